@@ -1,0 +1,144 @@
+"""The fast road for frames, laid over Autobahn.
+
+Nearly all traffic is whole, final, masked text frames below 64 KiB. Those are cut out of the received bytes and
+unmasked in one call; every other frame, and every other state of a connection, is left to Autobahn's own machine.
+Which of the two took a message makes no difference to anybody else: both end in :meth:`text_received`.
+
+UTF-8 is not checked here: a JSON decoder does it anyway, whoever handles a text without one must do it (wire.md 3.4).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from autobahn.websocket.protocol import WebSocketProtocol
+from websockets.speedups import apply_mask
+
+_OPEN = WebSocketProtocol.STATE_OPEN
+_FINAL_TEXT = 0x81
+#: Twisted pauses a producer when this much waits in the transport's buffer.
+_TRANSPORT_BUFFER = 64 * 1024
+
+
+class SilentLog:
+    """Autobahn logs each step of each connection; what of it matters is logged by the peer in one line."""
+
+    def _nothing(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+    trace = debug = info = warn = error = critical = failure = _nothing
+    log_level = "none"
+
+
+class FastFrames:
+    """Mixed in before an Autobahn protocol. ``masked_in``: frames come masked, that is: this side is the server."""
+
+    log = SilentLog()
+    masked_in = True
+    #: Longer messages are Autobahn's, which knows the limit on their size.
+    longest_fast = 65535
+
+    # what Autobahn's protocol brings
+    state: int
+    data: bytes
+    inside_message: bool
+    current_frame: Any
+    transport: Any
+
+    _paused = False
+    _sent_while_paused = 0
+
+    def text_received(self, text: bytes) -> None:
+        raise NotImplementedError
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.state != _OPEN or self.data or self.current_frame is not None or self.inside_message:
+            self._dataReceived(data)  # type: ignore[attr-defined]
+            return
+        position = 0
+        size = len(data)
+        masked = self.masked_in
+        longest = self.longest_fast
+        while size - position >= 6 and data[position] == _FINAL_TEXT:
+            length = data[position + 1]
+            if masked:
+                if length < 0x80:
+                    break
+                length &= 0x7F
+                start = position + 6
+            else:
+                start = position + 2
+            if length == 126:
+                length = (data[position + 2] << 8) | data[position + 3]
+                start += 2
+            elif length > 126:
+                break
+            end = start + length
+            if end > size or length > longest:
+                break
+            if masked:
+                self.text_received(apply_mask(data[start:end], data[start - 4 : start]))
+            else:
+                self.text_received(data[start:end])
+            position = end
+            if position == size or self.state != _OPEN:
+                return
+        self._dataReceived(data[position:] if position else data)  # type: ignore[attr-defined]
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if not isBinary:
+            self.text_received(payload)
+
+    def onMessageEnd(self) -> None:
+        # Autobahn makes a Deferred for each message here; ours needs none.
+        if not self.failedByMe:  # type: ignore[attr-defined]
+            payload = b"".join(self.message_data)  # type: ignore[attr-defined, has-type]
+            self.onMessage(payload, self.message_is_binary)  # type: ignore[attr-defined]
+        self.message_data = None
+
+    # what waits for a slow reader, by the producer contract of the transport
+
+    def forget_timers(self) -> None:
+        """Autobahn leaves the timer of a closing handshake behind when TCP ends before it."""
+        if self.closeHandshakeTimeoutCall is not None:  # type: ignore[has-type]
+            self.closeHandshakeTimeoutCall.cancel()  # type: ignore[has-type]
+            self.closeHandshakeTimeoutCall = None
+
+    def watch_buffer(self) -> None:
+        self.transport.registerProducer(self, True)
+
+    def pauseProducing(self) -> None:
+        # Twisted calls this at every write while its buffer is full.
+        if not self._paused:
+            self._paused = True
+            self._sent_while_paused = 0
+
+    def resumeProducing(self) -> None:
+        self._paused = False
+
+    def stopProducing(self) -> None:
+        self._paused = False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes the peer has not taken yet; nothing counts until the transport's own buffer is full."""
+        return _TRANSPORT_BUFFER + self._sent_while_paused if self._paused else 0
+
+    def write_text(self, text: bytes) -> None:
+        """One whole text frame."""
+        length = len(text)
+        mask_bit = 0 if self.masked_in else 0x80
+        if length < 126:
+            head = bytes((_FINAL_TEXT, mask_bit | length))
+        elif length < 65536:
+            head = bytes((_FINAL_TEXT, mask_bit | 126, length >> 8, length & 0xFF))
+        else:
+            head = bytes((_FINAL_TEXT, mask_bit | 127)) + length.to_bytes(8, "big")
+        if self._paused:
+            self._sent_while_paused += length
+        if mask_bit:
+            mask = os.urandom(4)
+            self.transport.write(head + mask + apply_mask(text, mask))
+        else:
+            self.transport.write(head + text)

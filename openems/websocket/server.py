@@ -1,0 +1,217 @@
+"""WebSocket servers: listening, keep-alive and orderly ends (wire.md 3.1, 3.5, 3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTCP, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.web.http import datetimeToString
+
+from openems.websocket import handshake
+from openems.websocket.frames import FastFrames
+from openems.websocket.peer import SEND_LIMIT, Connection
+
+#: Seconds between pings, counted from the start of the server.
+PING_INTERVAL = 60.0
+#: A connection whose last pong is older than this is dropped at the next tick.
+PONG_AGE = 90.0
+HANDSHAKE_TIMEOUT = 10
+CLOSE_TIMEOUT = 3
+MAX_MESSAGE_SIZE = 16 * 1024 * 1024
+
+
+class ServerProtocol(FastFrames, WebSocketServerProtocol):  # type: ignore[misc]
+    """Autobahn's protocol with our handshake, our fast road and a :class:`Connection` behind it."""
+
+    server: WebSocketServer
+    websocket_version = 13
+    connection: Connection | None = None
+    last_pong = 0.0
+
+    def processHandshake(self) -> None:
+        end = self.data.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self.data) > handshake.MAX_HEAD:
+                self._refuse("request head too long")
+            return
+        head, self.data = self.data[:end], self.data[end + 4 :]
+        try:
+            upgrade = handshake.parse_upgrade(head)
+        except handshake.BadHandshake as e:
+            self._refuse(str(e))
+            return
+        self.transport.write(handshake.accept(upgrade, datetimeToString().decode()))
+        self.state = self.STATE_OPEN
+        if self.openHandshakeTimeoutCall is not None:
+            self.openHandshakeTimeoutCall.cancel()
+            self.openHandshakeTimeoutCall = None
+        self.inside_message = False
+        self.current_frame = None
+        self.watch_buffer()
+        address = self.transport.getPeer()
+        peer_text = f"{getattr(address, 'host', 'local')}:{getattr(address, 'port', 0)}"
+        self.connection = Connection(
+            self,
+            name=self.server.name,
+            headers=upgrade.headers,
+            remote=handshake.remote_of(upgrade.headers, peer_text),
+            reactor=self.server.reactor,
+            send_limit=self.server.send_limit,
+            observe=self.server.observe,
+        )
+        self.last_pong = self.server.reactor.seconds()
+        self.server.opened(self)
+        if self.data and self.state == self.STATE_OPEN:
+            # The first frames came with the handshake: the fast road wants to see them, too.
+            data, self.data = self.data, b""
+            self.dataReceived(data)
+
+    def _refuse(self, reason: str) -> None:
+        self.wasNotCleanReason = reason
+        self.transport.write(handshake.REFUSAL)
+        self.dropConnection(abort=False)
+
+    def text_received(self, text: bytes) -> None:
+        if self.connection is not None:
+            self.connection.text_received(text)
+
+    def onPong(self, payload: bytes) -> None:
+        self.last_pong = self.server.reactor.seconds()
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        self.forget_timers()
+        if self.connection is not None:
+            self.server.closed(self)
+            connection, self.connection = self.connection, None
+            connection.lost()
+
+    # Wire
+
+    def close(self, code: int, reason: str) -> None:
+        # Going through Autobahn's private method: the public one allows clients' codes only (1000, 3000 to 4999).
+        self.unregisterProducer()
+        self.sendCloseFrame(code=code, reasonUtf8=reason.encode()[:123], isReply=False)
+
+    def drop(self, *, abort: bool = True) -> None:
+        self.dropConnection(abort=abort)
+
+    def invalid_utf8(self) -> None:
+        self._fail_connection(1007, "Received text is no valid utf8 string!")
+
+
+class WebSocketServer:
+    """Listens, keeps the connections alive, makes an endpoint for each by ``endpoint_factory(connection)``."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        endpoint_factory: Callable[[Connection], Any],
+        *,
+        reactor: Any,
+        max_message_size: int = MAX_MESSAGE_SIZE,
+        send_limit: int = SEND_LIMIT,
+        observe: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self.name = name
+        self.reactor = reactor
+        self.send_limit = send_limit
+        self.observe = observe
+        self.connections: set[Connection] = set()
+        self._protocols: set[ServerProtocol] = set()
+        self._endpoint_factory = endpoint_factory
+        self._port: Any = None
+        self._all_closed: Deferred[None] | None = None
+        self._factory = WebSocketServerFactory(reactor=reactor)
+        self._factory.protocol = type(
+            "ServerProtocol", (ServerProtocol,), {"server": self, "longest_fast": min(65535, max_message_size)}
+        )
+        self._factory.log = FastFrames.log
+        self._factory.noisy = False
+        self._factory.setProtocolOptions(
+            versions=[13],
+            webStatus=False,
+            utf8validateIncoming=False,
+            requireMaskedClientFrames=False,
+            maxFramePayloadSize=max_message_size,
+            maxMessagePayloadSize=max_message_size,
+            openHandshakeTimeout=HANDSHAKE_TIMEOUT,
+            closeHandshakeTimeout=CLOSE_TIMEOUT,
+            echoCloseCodeReason=True,
+            failByDrop=False,
+            tcpNoDelay=True,
+        )
+        self._ping = LoopingCall(self._tick)
+        self._ping.clock = IReactorTime(reactor)
+
+    async def listen(self, port: int, interface: str = "") -> int:
+        """Open the port (0: any); returns the one that was bound. Raises CannotListenError."""
+        self._port = IReactorTCP(self.reactor).listenTCP(port, self._factory, backlog=4096, interface=interface)
+        self._ping.start(PING_INTERVAL, now=False)
+        bound = int(self._port.getHost().port)
+        self._log.info("{name}: listening on port {port}", name=self.name, port=bound)
+        return bound
+
+    async def stop_listening(self) -> None:
+        """No new connections; the open ones stay."""
+        if self._port is not None:
+            port, self._port = self._port, None
+            await port.stopListening()
+
+    async def stop(self, close_code: int | None = 1001) -> None:
+        """Stop listening and end all connections: with that code, or by dropping TCP (None). Ends within seconds."""
+        await self.stop_listening()
+        if self._ping.running:
+            self._ping.stop()
+        if not self._protocols:
+            return
+        self._all_closed = Deferred()
+        for protocol in tuple(self._protocols):
+            if close_code is None or protocol.connection is None:
+                protocol.drop()
+            else:
+                protocol.connection.close(close_code)
+        if self._protocols:
+            last = self.reactor.callLater(CLOSE_TIMEOUT, self._drop_all)
+            await self._all_closed
+            if last.active():
+                last.cancel()
+
+    def opened(self, protocol: ServerProtocol) -> None:
+        connection = protocol.connection
+        if connection is None:
+            return
+        self._protocols.add(protocol)
+        self.connections.add(connection)
+        connection.open(self._endpoint_factory(connection))
+
+    def closed(self, protocol: ServerProtocol) -> None:
+        self._protocols.discard(protocol)
+        if protocol.connection is not None:
+            self.connections.discard(protocol.connection)
+        if not self._protocols and self._all_closed is not None and not self._all_closed.called:
+            # Not in this call: the protocol that ends is still being taken apart.
+            self.reactor.callLater(0, self._all_closed.callback, None)
+
+    def _drop_all(self) -> None:
+        for protocol in tuple(self._protocols):
+            protocol.drop()
+
+    def _tick(self) -> None:
+        oldest = self.reactor.seconds() - PONG_AGE
+        for protocol in tuple(self._protocols):
+            if protocol.last_pong < oldest:
+                self._log.info(
+                    "{name} {remote}: silent, dropped",
+                    name=self.name,
+                    remote=protocol.connection.remote if protocol.connection else "?",
+                )
+                protocol.drop()
+            else:
+                protocol.sendPing()
