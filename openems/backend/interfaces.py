@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from openems.common.resolution import Resolution
     from openems.common.role import Language, Role
 
-# ruff: noqa: N805 - methods of a zope interface have no self
-
 
 class IMetadata(Interface):
     """Edges, users, roles, configurations (metadata.md 2)."""
@@ -87,7 +85,9 @@ class IMetadata(Interface):
 
     def get_user_alerting_settings(edge_id: str) -> Awaitable[list[UserAlertingSettings]]: ...
 
-    def set_user_alerting_settings(user: User, edge_id: str, settings: list[UserAlertingSettings]) -> Awaitable[None]: ...
+    def set_user_alerting_settings(
+        user: User, edge_id: str, settings: list[UserAlertingSettings]
+    ) -> Awaitable[None]: ...
 
     def submit_setup_protocol(user: User, protocol: dict[str, Any]) -> Awaitable[int]: ...
 
@@ -186,9 +186,7 @@ class IEdgeManager(Interface):
         connection closes; the edge's own error otherwise.
         """
 
-    def subscribe_system_log(
-        edge_id: str, user: User, role: Role, session_id: str, request: Request
-    ) -> Awaitable[Raw]:
+    def subscribe_system_log(edge_id: str, user: User, role: Role, session_id: str, request: Request) -> Awaitable[Raw]:
         """edge.md 3.9, ``request.params.subscribe``; returns the innermost ``result``."""
 
     def unsubscribe_system_logs(session_id: str) -> None:

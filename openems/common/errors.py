@@ -6,7 +6,6 @@ members of the ``error`` object on the wire; the templates, typing errors includ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -154,9 +153,9 @@ def from_peer(error: Any) -> OpenemsError:
         code = int(code)
     message = error.get("message")
     data = error.get("data")
-    known = isinstance(code, int) and not isinstance(code, bool) and code != GENERIC and code in TEMPLATES
-    if known and isinstance(data, list) and len(data) >= TEMPLATES[code].count("%s"):
-        return OpenemsError(code, *data)
+    if isinstance(code, int) and not isinstance(code, bool) and code != GENERIC and code in TEMPLATES:
+        if isinstance(data, list) and len(data) >= TEMPLATES[code].count("%s"):
+            return OpenemsError(code, *data)
     return generic(message if isinstance(message, str) else json_text(message))
 
 

@@ -135,7 +135,9 @@ def request_of(raw: Raw | bytes, *, id_optional: bool = False) -> Request:
         request_id = (canonical_id(text) if isinstance(text, str) else None) or NIL_ID
     else:
         request_id = members.uuid("id")
-    return Request(members.string("method"), members.raw_object("params"), request_id, _timeout(members.value("timeout")))
+    return Request(
+        members.string("method"), members.raw_object("params"), request_id, _timeout(members.value("timeout"))
+    )
 
 
 def notification_of(raw: Raw | bytes) -> Notification:
@@ -208,7 +210,20 @@ def qualified_method(message: Request | Notification) -> str:
     return "/".join(names)
 
 
-_SECRETS = frozenset({"password", "token", "refreshToken", "accessToken", "code", "codeVerifier", "setupPassword", "apikey", "confirmPassword", "key"})
+_SECRETS = frozenset(
+    {
+        "password",
+        "token",
+        "refreshToken",
+        "accessToken",
+        "code",
+        "codeVerifier",
+        "setupPassword",
+        "apikey",
+        "confirmPassword",
+        "key",
+    }
+)
 
 
 def simplified(message: Request | Notification, limit: int = 200) -> str:
@@ -357,7 +372,11 @@ class Members:
         try:
             year, month, day = (int(part) for part in parts[:3])
         except ValueError:
-            reason = f"Index {len(parts)} out of bounds for length {len(parts)}" if len(parts) < 3 else f'For input string: "{text}"'
+            reason = (
+                f"Index {len(parts)} out of bounds for length {len(parts)}"
+                if len(parts) < 3
+                else f'For input string: "{text}"'
+            )
             raise OpenemsError(errors.JSON_NO_DATE_MEMBER, name, self._text(), reason) from None
         try:
             return datetime.date(year, month, day)

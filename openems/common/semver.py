@@ -28,7 +28,7 @@ class SemanticVersion(NamedTuple):
             if not _PART.match(part) or not -32768 <= int(part) <= 32767:
                 raise ValueError(f"not a version: {text[:40]!r}")
             numbers[index] = int(part)
-        return cls(*numbers, additional)
+        return cls(numbers[0], numbers[1], numbers[2], additional)
 
     @classmethod
     def parse_or_zero(cls, text: str | None) -> SemanticVersion:

@@ -111,7 +111,8 @@ class ReconnectingClient:
         self._host = parts.hostname
         self._tls = parts.scheme == "wss"
         self._tcp_port = parts.port or (443 if self._tls else 80)
-        self._factory = WebSocketClientFactory(url, headers=dict(headers), reactor=reactor)
+        make_factory: Any = WebSocketClientFactory  # untyped in Autobahn
+        self._factory = make_factory(url, headers=dict(headers), reactor=reactor)
         self._factory.protocol = type(
             "ClientProtocol", (ClientProtocol,), {"client": self, "longest_fast": min(65535, max_message_size)}
         )

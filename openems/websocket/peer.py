@@ -215,7 +215,9 @@ class Connection:
             except OpenemsError as e:
                 self._complain(f"{message.method}: {e.message}")
             except Exception:
-                self._log.failure("{name} {remote}: {method} failed", name=self.name, remote=self.remote, method=message.method[:100])
+                self._log.failure(
+                    "{name} {remote}: {method} failed", name=self.name, remote=self.remote, method=message.method[:100]
+                )
         else:
             self._response(message)  # type: ignore[arg-type]
 

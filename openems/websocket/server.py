@@ -45,7 +45,8 @@ class ServerProtocol(FastFrames, WebSocketServerProtocol):  # type: ignore[misc]
         except handshake.BadHandshake as e:
             self._refuse(str(e))
             return
-        self.transport.write(handshake.accept(upgrade, datetimeToString().decode()))
+        date = datetimeToString().decode()  # type: ignore[no-untyped-call]
+        self.transport.write(handshake.accept(upgrade, date))
         self.state = self.STATE_OPEN
         if self.openHandshakeTimeoutCall is not None:
             self.openHandshakeTimeoutCall.cancel()
@@ -128,7 +129,8 @@ class WebSocketServer:
         self._endpoint_factory = endpoint_factory
         self._port: Any = None
         self._all_closed: Deferred[None] | None = None
-        self._factory = WebSocketServerFactory(reactor=reactor)
+        make_factory: Any = WebSocketServerFactory  # untyped in Autobahn
+        self._factory = make_factory(reactor=reactor)
         self._factory.protocol = type(
             "ServerProtocol", (ServerProtocol,), {"server": self, "longest_fast": min(65535, max_message_size)}
         )

@@ -116,8 +116,15 @@ class Classification(SynchronousTestCase):
     @given(
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
-                ["id", "method", "params", "result", "error", "timeout", "payload", "code", "data", "message"]), inner),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(
+                        ["id", "method", "params", "result", "error", "timeout", "payload", "code", "data", "message"]
+                    ),
+                    inner,
+                )
+            ),
             max_leaves=20,
         )
     )

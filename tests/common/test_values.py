@@ -78,7 +78,9 @@ class Versions(SynchronousTestCase):
 
 class Names(SynchronousTestCase):
     def test_roles(self) -> None:
-        self.assertEqual([Role.parse(text) for text in ("ADMIN", "Installer", "foo")], [Role.ADMIN, Role.INSTALLER, Role.GUEST])
+        self.assertEqual(
+            [Role.parse(text) for text in ("ADMIN", "Installer", "foo")], [Role.ADMIN, Role.INSTALLER, Role.GUEST]
+        )
 
     def test_languages(self) -> None:
         # "cs" is DE in Java; ui.md 19, 42: what the UI calls "cs" is CZ
@@ -86,15 +88,19 @@ class Names(SynchronousTestCase):
             self.assertEqual((text, Language.parse(text).value), (text, language))
 
 
+NOW = 1700000002000
+
+
 class Data(SynchronousTestCase):
     def test_rows_are_sorted_by_time(self) -> None:
-        rows, dropped = rows_of({"1700000001000": {"b/B": 1, "a/A": None}, "1700000000000": {"a/A": "x"}}, 1700000002000)
+        rows, dropped = rows_of({"1700000001000": {"b/B": 1, "a/A": None}, "1700000000000": {"a/A": "x"}}, NOW)
         self.assertEqual(list(rows.items()), [(1700000000000, {"a/A": "x"}), (1700000001000, {"b/B": 1, "a/A": None})])
         self.assertEqual(dropped, {})
 
     def test_nonsense_costs_only_itself(self) -> None:
         rows, dropped = rows_of(
-            {"x": {"a/A": 1}, "1700000000000": {"a/A": 2}, "5": {}, "1800000000000": {}, "1700000000001": 7}, 1700000002000
+            {"x": {"a/A": 1}, "1700000000000": {"a/A": 2}, "5": {}, "1800000000000": {}, "1700000000001": 7},
+            1700000002000,
         )
         self.assertEqual(rows, {1700000000000: {"a/A": 2}})
         self.assertEqual(dropped, {"time": 3, "row": 1})

@@ -25,6 +25,10 @@ UPGRADE = (
 )
 
 
+def as_generic(text: str) -> dict[str, Any]:
+    return {"code": 1, "message": text, "data": [text]}
+
+
 class Endpoint:
     """Does what the method's name says."""
 
@@ -108,7 +112,9 @@ class Raw(protocol.Protocol):
 
     async def take(self) -> tuple[int, bytes]:
         """The next frame of the server: opcode, payload."""
-        await self.until(lambda raw: raw.lost or len(raw.data) >= 2 and len(raw.data) >= 2 + raw._extra() + raw._size())
+        await self.until(
+            lambda raw: raw.lost or (len(raw.data) >= 2 and len(raw.data) >= 2 + raw._extra() + raw._size())
+        )
         if len(self.data) < 2:
             return -1, b""
         start = 2 + self._extra()
@@ -116,6 +122,9 @@ class Raw(protocol.Protocol):
         opcode, payload = self.data[0] & 15, self.data[start:end]
         self.data = self.data[end:]
         return opcode, payload
+
+    def _whole(self) -> bool:
+        return len(self.data) >= 2 and len(self.data) >= 2 + self._extra() + self._size()
 
     def _extra(self) -> int:
         return {126: 2, 127: 8}.get(self.data[1], 0)
@@ -133,7 +142,9 @@ class Live(TestCase):
         self.addCleanup(lambda: defer.ensureDeferred(self.server.stop(None)))
         return await self.server.listen(0, "127.0.0.1")
 
-    async def dial(self, head: str | None = None, *, path: str = "/", host: str = "x", more: str = "", **options: Any) -> Raw:
+    async def dial(
+        self, head: str | None = None, *, path: str = "/", host: str = "x", more: str = "", **options: Any
+    ) -> Raw:
         port = await self.serve(**options) if not hasattr(self, "server") else self.port
         self.port = port
         raw = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Raw())
@@ -162,7 +173,10 @@ class Live(TestCase):
             ("null", {"code": 4001, "message": "Unhandled JSON-RPC method [null]", "data": ["null"]}),
             ("raise", {"code": 1, "message": "thrown", "data": ["thrown"]}),
             ("bug", {"code": 1, "message": "Internal error: KeyError", "data": ["Internal error: KeyError"]}),
-            ("unserialisable", {"code": 1, "message": "Internal error: TypeError", "data": ["Internal error: TypeError"]}),
+            (
+                "unserialisable",
+                {"code": 1, "message": "Internal error: TypeError", "data": ["Internal error: TypeError"]},
+            ),
         ):
             reply = await self.ask(raw, {"id": U, "method": method, "params": {}})
             self.assertEqual(reply, {"jsonrpc": "2.0", "id": U, "error": error})
@@ -234,10 +248,17 @@ class Live(TestCase):
         raw = await self.dial()
         raw.frame(b"\xff\xfe")
         opcode, payload = await raw.take()
-        self.assertEqual((opcode, payload[:2], payload[2:]), (8, b"\x03\xef", b"Received text is no valid utf8 string!"))
+        self.assertEqual(
+            (opcode, payload[:2], payload[2:]), (8, b"\x03\xef", b"Received text is no valid utf8 string!")
+        )
 
     async def test_protocol_errors(self) -> None:
-        for frames in ([(b"", 3, True)], [(b"", 0, True)], [(b"a", 1, False), (b"b", 1, True)], [(b"x" * 126, 9, True)]):
+        for frames in (
+            [(b"", 3, True)],
+            [(b"", 0, True)],
+            [(b"a", 1, False), (b"b", 1, True)],
+            [(b"x" * 126, 9, True)],
+        ):
             raw = await self.dial()
             for payload, opcode, fin in frames:
                 raw.frame(payload, opcode=opcode, fin=fin)
