@@ -1,0 +1,272 @@
+"""``openems-backend demo``: a backend and a simulated fleet as two child processes, on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import ProcessDone
+from twisted.internet.protocol import DatagramProtocol, ProcessProtocol
+from twisted.python.failure import Failure
+
+import openems
+from openems.application import config
+from openems.application.service import embedded
+
+DEFAULT_EDGES = 3
+#: Seconds until a start counts as failed; a history to repair may take a while.
+START_TIMEOUT = 120.0
+#: Seconds a child has after SIGTERM.
+STOP_TIMEOUT = 12.0
+#: twistd's own script, for the interpreter that runs now.
+TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+
+
+class Prepared:
+    """What a start found or made: ``password`` is None where the one of an earlier start goes on."""
+
+    def __init__(self, password: str | None, edges: dict[str, str]) -> None:
+        self.password = password
+        self.edges = edges
+
+
+def prepare(
+    state_dir: Path, *, admin_password: str | None, edges: int | None, new_secret: Callable[[], str]
+) -> Prepared:
+    """Make ``metadata.json`` in ``state_dir``, or add to it what is asked for; ``edges`` of the result is
+    edge id -> apikey, for the simulator.
+
+    An existing password and existing apikeys stay, unless another password is given.
+    """
+    from openems.backend.metadata.file.demo import create_demo_file
+    from openems.backend.metadata.file.storage import write_atomically
+    from openems.backend.metadata.password import hash_password
+
+    state_dir.mkdir(parents=True, exist_ok=True)
+    path = state_dir / "metadata.json"
+    if not path.exists():
+        password = admin_password or new_secret()
+        made = {f"edge{number}": new_secret() for number in range(edges or DEFAULT_EDGES)}
+        create_demo_file(str(path), password, made.items())
+        return Prepared(password, made)
+    body = json.loads(path.read_text(encoding="utf-8"))
+    known: dict[str, Any] = body["edges"]
+    changed = False
+    names = [f"edge{number}" for number in range(edges)] if edges else list(known)
+    for name in names:
+        if name not in known:
+            known[name] = {"comment": f"Demo {name}", "apikey": new_secret()}
+            changed = True
+    if admin_password is not None:
+        body["users"]["admin"]["passwordHash"] = hash_password(admin_password)
+        changed = True
+    if changed:
+        write_atomically(str(path), json.dumps(body, indent=2, ensure_ascii=False).encode() + b"\n")
+    return Prepared(admin_password, {name: known[name]["apikey"] for name in names})
+
+
+class Child(ProcessProtocol):
+    """One child; ``ended`` fires with its exit status (negative: the signal)."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ended: Deferred[int] = Deferred()
+        self.running = True
+        self.output = b""
+
+    def outReceived(self, data: bytes) -> None:
+        # The log goes to a file; what comes here is the reason of a failed start.
+        self.output = (self.output + data)[-4000:]
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        self.running = False
+        value: Any = reason.value
+        status = 0 if isinstance(value, ProcessDone) else (value.exitCode or -(value.signal or 1))
+        self.ended.callback(status)
+
+    def terminate(self, reactor: Any) -> Deferred[Any]:
+        """SIGTERM, and SIGKILL where that does not help."""
+        if not self.running or self.transport is None:
+            return Deferred.fromCoroutine(_nothing())
+        self.transport.signalProcess("TERM")
+        kill = reactor.callLater(STOP_TIMEOUT, self._kill)
+        done: Deferred[None] = Deferred()
+
+        def ended(status: int) -> int:
+            if kill.active():
+                kill.cancel()
+            done.callback(None)
+            return status
+
+        self.ended.addBoth(ended)
+        return done
+
+    def _kill(self) -> None:
+        if self.running and self.transport is not None:
+            self.transport.signalProcess("KILL")
+
+
+async def _nothing() -> None:
+    pass
+
+
+class Notified(DatagramProtocol):
+    """The other end of systemd's protocol: how a child says that it listens."""
+
+    def __init__(self, ready: Callable[[], None]) -> None:
+        self._ready = ready
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        if b"READY=1" in datagram.split(b"\n"):
+            self._ready()
+
+
+class Demo:
+    def __init__(
+        self, *, reactor: Any, offset: int, state_dir: Path, prepared: Prepared, say: Callable[[str], None]
+    ) -> None:
+        self.status = 0
+        self._reactor = reactor
+        self._offset = offset
+        self._state_dir = state_dir
+        self._prepared = prepared
+        self._say = say
+        self._children: list[Child] = []
+        self._sockets = tempfile.mkdtemp(prefix="openems-")
+        self._timeout: Any = None
+        self._stopping = False
+
+    def start(self) -> None:
+        reactor = self._reactor
+        reactor.addSystemEventTrigger("before", "shutdown", self._stop)
+        toml = self._state_dir / "backend.toml"
+        toml.write_text(embedded(str(self._state_dir), self._offset))
+        self._notified("backend", self._backend_ready)
+        self._timeout = reactor.callLater(START_TIMEOUT, self._fail, "the backend is not ready after two minutes")
+        self._spawn("backend", ["openems-backend", "--config", str(toml)])
+
+    def _notified(self, name: str, ready: Callable[[], None]) -> None:
+        self._reactor.listenUNIXDatagram(os.path.join(self._sockets, name), Notified(ready), mode=0o600)
+
+    def _spawn(self, name: str, arguments: list[str]) -> None:
+        child = Child(name)
+        self._children.append(child)
+        child.ended.addCallback(self._ended, child)
+        environ = dict(os.environ)
+        environ["NOTIFY_SOCKET"] = os.path.join(self._sockets, name)
+        environ.pop("WATCHDOG_USEC", None)
+        # A checkout is not on the path of a child by itself.
+        root = str(Path(next(iter(openems.__path__))).resolve().parent)
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
+        log = str(self._state_dir / f"{name}.log")
+        self._reactor.spawnProcess(
+            child,
+            sys.executable,
+            [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", f"--logfile={log}", *arguments],
+            env=environ,
+            path=None,
+        )
+
+    def _backend_ready(self) -> None:
+        if self._stopping or self._timeout is None or not self._timeout.active():
+            return
+        self._timeout.cancel()
+        fleet = self._state_dir / "fleet.json"
+        _write_private(fleet, json.dumps(self._prepared.edges, indent=2) + "\n")
+        self._spawn("simulator", simulator_arguments(fleet, 8081 + self._offset, self._state_dir))
+        self._say(self.welcome())
+        self._say("ready")
+
+    def welcome(self) -> str:
+        ports = {
+            name: port + self._offset
+            for name, port in config.listeners(config.parse(embedded("x", self._offset), "")).items()
+        }
+        password = self._prepared.password
+        edges = self._prepared.edges
+        return "\n".join(
+            [
+                "OpenEMS Backend with a simulated fleet",
+                f"  edges          ws://127.0.0.1:{ports['edge']} (header apikey)",
+                f"  UI             ws://127.0.0.1:{ports['ui.websocket']}",
+                f"  Edge.Manager   ws://127.0.0.1:{ports['edge.manager']}",
+                f"  health         http://127.0.0.1:{ports['health']}",
+                f"  login          admin, password {password or 'as before'}",
+                f"  fleet          {len(edges)} edges: {next(iter(edges))} to {list(edges)[-1]}",
+                f"  state and logs {self._state_dir.resolve()}",
+                "  stop           Ctrl-C",
+            ]
+        )
+
+    def _ended(self, status: int, child: Child) -> int:
+        if not self._stopping:
+            output = child.output.decode(errors="replace").strip() or _last_lines(self._state_dir / f"{child.name}.log")
+            self._fail(f"the {child.name} ended with status {status}\n{output}")
+        return status
+
+    def _fail(self, reason: str) -> None:
+        self._say(f"openems-backend demo: {reason}")
+        self.status = 1
+        # Not in this call: the reactor may still be starting.
+        self._reactor.callLater(0, self._reactor.stop)
+
+    def _stop(self) -> Deferred[Any]:
+        self._stopping = True
+        if self._timeout is not None and self._timeout.active():
+            self._timeout.cancel()
+        # The fleet first: so its edges end as edges do, and the last data is history.
+        done = DeferredList([child.terminate(self._reactor) for child in reversed(self._children)])
+        return done.addCallback(lambda _: _remove(self._sockets))
+
+
+def simulator_arguments(fleet: Path, port: int, state_dir: Path) -> list[str]:
+    return ["openems-simulator", "--url", f"ws://127.0.0.1:{port}", "--fleet", str(fleet)]
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
+def _last_lines(path: Path) -> str:
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-10:])
+    except OSError:
+        return ""
+
+
+def _remove(directory: str) -> None:
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def run(*, offset: int, admin_password: str | None, state_dir: str, edges: int | None) -> int:
+    """Runs until SIGINT or SIGTERM; 0 then, 1 where something did not start or broke off."""
+    from twisted.internet import reactor
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    state = Path(state_dir)
+    try:
+        prepared = prepare(
+            state, admin_password=admin_password, edges=edges, new_secret=lambda: secrets.token_urlsafe(18)
+        )
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        say(f"openems-backend demo: {state}: {type(e).__name__}: {e}")
+        return 1
+    demo = Demo(reactor=reactor, offset=offset, state_dir=state, prepared=prepared, say=say)
+    demo.start()
+    reactor.run()  # type: ignore[attr-defined]
+    return demo.status

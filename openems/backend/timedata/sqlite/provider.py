@@ -1,0 +1,212 @@
+"""The embedded history, ``[[timedata.sqlite]]``: one file, one writer thread, a few reader threads."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from openems.backend.interfaces import IDebugLoggable, ITimedata
+from openems.backend.models import History
+from openems.backend.timedata.sqlite import reader, schema
+from openems.backend.timedata.sqlite.reader import Question
+from openems.backend.timedata.sqlite.store import Store
+from openems.backend.timedata.sqlite.writer import Writer
+from openems.common.data import DataNotification, Value
+from openems.common.errors import COMMON_SERVICE_NOT_AVAILABLE, OpenemsError, generic
+from openems.common.resolution import Grid, Resolution, milliseconds, periods
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@implementer(ITimedata, IDebugLoggable)
+class SqliteTimedata:
+    """``path`` of the file, made with its folder where missing; ``now`` gives epoch ms; ``queue_rows`` bounds the
+    values that wait for the disk. Raw samples are kept ``retention_days_raw`` days, five-minute values
+    ``retention_days_rollup``.
+
+    Data that was just taken can be asked for after the next commit, half a second later, or after :meth:`flush`.
+    """
+
+    READERS = 4
+    MAX_QUERIES = 1_000
+    LOG_EVERY = 60.0
+    _log = Logger()
+
+    def __init__(
+        self,
+        id: str,
+        path: str,
+        *,
+        reactor: Any,
+        now: Callable[[], int],
+        retention_days_raw: int = 31,
+        retention_days_rollup: int = 3_660,
+        queue_rows: int = 1_000_000,
+        max_channels: int = 10_000,
+        stop_patience: float = 8.0,
+    ) -> None:
+        if not 1 <= retention_days_raw <= retention_days_rollup:
+            raise ValueError("retention_days_raw must be at least 1 and not more than retention_days_rollup")
+        self.id = id
+        self._path = path
+        self._reactor = reactor
+        self._stop_patience = stop_patience
+        self._writer = Writer(
+            id,
+            path,
+            lambda: Store(
+                path,
+                now(),
+                retention_days_raw=retention_days_raw,
+                retention_days_rollup=retention_days_rollup,
+                max_channels=max_channels,
+            ),
+            now=now,
+            queue_rows=queue_rows,
+            call=reactor.callFromThread,
+        )
+        self._pool = ThreadPool(1, self.READERS, name=f"history queries {id}")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._running = False
+        self._queries = 0
+        self._answered = 0
+        self._refused = 0
+        self._logged_at = -self.LOG_EVERY
+
+    async def start(self) -> None:
+        """Opens the file in the writer thread; trouble with it is logged and does not stop the backend."""
+        opened: Deferred[None] = Deferred()
+        opened.addTimeout(self._stop_patience, self._reactor)
+        self._pool.start()
+        self._writer.start(lambda: opened.callback(None))
+        self._running = True
+        try:
+            await opened
+        except TimeoutError:
+            self._log.warn("{id}: still opening {path}", id=self.id, path=self._path)
+        self._log.info("{id}: history in {path}", id=self.id, path=self._path)
+
+    async def stop(self) -> None:
+        """Writes what waits (for a limited time), then ends all threads."""
+        if not self._running:
+            return
+        self._running = False
+        for connection in self._connections:
+            connection.interrupt()
+        self._pool.stop()
+        # Before the writer: the last connection to close tidies up the file, and these may not write.
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+        ended: Deferred[None] = Deferred()
+        ended.addTimeout(self._stop_patience + 2, self._reactor)
+        self._writer.stop(self._stop_patience, lambda: ended.callback(None))
+        try:
+            await ended
+        except TimeoutError:
+            self._log.error("{id}: the writer of {path} does not end", id=self.id, path=self._path)
+
+    async def flush(self) -> None:
+        """Everything taken so far is committed when this returns."""
+        done: Deferred[None] = Deferred()
+        self._writer.flush(lambda: done.callback(None))
+        await done
+
+    def write(self, edge_id: str, data: DataNotification) -> None:
+        self._writer.put((edge_id, data.kind, data.rows))
+
+    async def query_historic_data(
+        self, edge_id: str, from_date: datetime, to_date: datetime, channels: Sequence[str], resolution: Resolution
+    ) -> History:
+        grid = periods(from_date, to_date, resolution)
+        return await self._ask(Question.history, edge_id, grid, channels)
+
+    async def query_historic_energy(
+        self, edge_id: str, from_date: datetime, to_date: datetime, channels: Sequence[str]
+    ) -> dict[str, Value]:
+        start, end = milliseconds(from_date), milliseconds(to_date)
+        grid = Grid([start] if start < end else [], end)
+        return await self._ask(Question.energy, edge_id, grid, channels)
+
+    async def query_historic_energy_per_period(
+        self, edge_id: str, from_date: datetime, to_date: datetime, channels: Sequence[str], resolution: Resolution
+    ) -> History:
+        grid = periods(from_date, to_date, resolution)
+        return await self._ask(Question.energy_per_period, edge_id, grid, channels)
+
+    async def query_first_value_before(self, edge_id: str, date: datetime, channels: Sequence[str]) -> dict[str, Value]:
+        return await self._ask(Question.newest_before, edge_id, milliseconds(date), channels)
+
+    async def _ask(self, question: Callable[Concatenate[Question, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        def answer() -> T:
+            with self._view() as view:
+                return question(view, *args, **kwargs)
+
+        if not self._running:
+            raise OpenemsError(COMMON_SERVICE_NOT_AVAILABLE)
+        if self._queries >= self.MAX_QUERIES:
+            self._refused += 1
+            raise generic("Too many history queries are waiting")
+        self._queries += 1
+        try:
+            return await deferToThreadPool(self._reactor, self._pool, answer)
+        except sqlite3.Error as error:
+            # The text may name files and queries: it is for the log.
+            if self._reactor.seconds() - self._logged_at >= self.LOG_EVERY:
+                self._logged_at = self._reactor.seconds()
+                self._log.warn("{id}: query failed: {error}", id=self.id, error=error)
+            raise OpenemsError(COMMON_SERVICE_NOT_AVAILABLE) from None
+        finally:
+            self._queries -= 1
+            self._answered += 1
+
+    def _view(self) -> AbstractContextManager[Question]:
+        """In a thread of the pool, which keeps its connection."""
+        if not self._running:
+            raise OpenemsError(COMMON_SERVICE_NOT_AVAILABLE)
+        local = self._local
+        generation = self._writer.generation
+        if getattr(local, "generation", None) != generation:
+            # A connection to a file that was moved aside is closed with the others at the end.
+            local.connection = schema.open_for_reading(self._path)
+            self._connections.append(local.connection)
+            local.generation = generation
+        return reader.ask(local.connection)
+
+    def debug_log(self) -> str | None:
+        writer = self._writer
+        dropped = sum(writer.dropped.values())
+        state = " CANNOT WRITE" if writer.failing else ""
+        return (
+            f"[{self.id}] Rows:{writer.rows} Batches:{writer.batches} Waiting:{writer.waiting} Series:{writer.series}"
+            f" Queries:{self._queries} Dropped:{dropped}{state}"
+        )
+
+    def debug_metrics(self) -> Mapping[str, int | float]:
+        writer = self._writer
+        metrics: dict[str, int | float] = {
+            f"{self.id}/Rows": writer.rows,
+            f"{self.id}/Batches": writer.batches,
+            f"{self.id}/Waiting": writer.waiting,
+            f"{self.id}/Series": writer.series,
+            f"{self.id}/Failures": writer.failures,
+            f"{self.id}/CorruptFiles": writer.corrupt_files,
+            f"{self.id}/QueriesPending": self._queries,
+            f"{self.id}/QueriesCompleted": self._answered,
+            f"{self.id}/QueriesRefused": self._refused,
+        }
+        for reason, count in writer.dropped.items():
+            metrics[f"{self.id}/Dropped{reason.capitalize()}"] = count
+        return metrics
