@@ -133,12 +133,8 @@ class TimedataSqlite(Section, frozen=True):
     """History in an SQLite database of the backend's own: needs no service."""
 
     id: Annotated[Text, Meta(description="The provider's id, unique.")] = "timedata0"
-    path: Annotated[
-        Text | None, Meta(description="The database; absent: `<id>.sqlite` in the state directory.")
-    ] = None
-    retention_days_raw: Annotated[
-        int, Meta(ge=1, le=36500, description="Days that values are kept as they came.")
-    ] = 31
+    path: Annotated[Text | None, Meta(description="The database; absent: `<id>.sqlite` in the state directory.")] = None
+    retention_days_raw: Annotated[int, Meta(ge=1, le=36500, description="Days that values are kept as they came.")] = 31
     retention_days_rollup: Annotated[
         int, Meta(ge=1, le=36500, description="Days that 5-minute values are kept; at least `retentionDaysRaw`.")
     ] = 3660

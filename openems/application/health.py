@@ -27,7 +27,11 @@ class HealthPage(Resource):
         super().__init__()  # type: ignore[no-untyped-call]
         self._components = components
 
-    def render_GET(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes:
+        if request.method not in (b"GET", b"HEAD"):
+            request.setResponseCode(405)
+            request.setHeader(b"allow", b"GET, HEAD")
+            return b""
         components = self._components()
         ok = all(component.ok for component in components.values())
         if not ok:

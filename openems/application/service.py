@@ -16,6 +16,7 @@ from twisted.python.usage import UsageError
 
 from openems.application import config, felix
 from openems.application.config import BadConfiguration, Configuration
+from openems.application.selftest import self_test
 from openems.application.systemd import Systemd
 
 #: Seconds a stop may take; systemd and containers kill after ten.
@@ -98,10 +99,10 @@ class SignalledService(Service):
         reason = failure.value
         if isinstance(reason, OSError | BadConfiguration) or type(reason).__name__ in EXPECTED:
             self._log.critical("cannot start: {reason}", reason=str(reason))
-            print(f"cannot start: {reason}", file=sys.stderr, flush=True)
+            print(f"cannot start: {reason}", file=sys.__stderr__, flush=True)
         else:
             self._log.failure("cannot start", failure=failure)
-            print(f"cannot start: {type(reason).__name__}: {reason}", file=sys.stderr, flush=True)
+            print(f"cannot start: {type(reason).__name__}: {reason}", file=sys.__stderr__, flush=True)
         self.reactor.addSystemEventTrigger("after", "shutdown", _exit, 1)
         self.reactor.callLater(0, self._stop_reactor)
 
@@ -115,7 +116,7 @@ class SignalledService(Service):
 
 
 #: Reasons to refuse a start that need no traceback: port in use, state locked by another backend.
-EXPECTED = ("CannotListenError", "Locked")
+EXPECTED = ("CannotListenError", "Locked", "SelfTestFailed")
 
 
 def _exit(code: int) -> None:
@@ -137,6 +138,7 @@ class BackendService(SignalledService):
     async def begin(self) -> None:
         for note in self._notes:
             self._log.warn("{note}", note=note)
+        await self_test(self.reactor)
         await self._backend.start()
         await self._backend.listening()
         self._systemd.ready(self._backend.summary())

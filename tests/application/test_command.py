@@ -59,9 +59,7 @@ class TestCommand(SynchronousTestCase):
         root = Path(self.mktemp())
         (root / "Metadata").mkdir(parents=True)
         (root / "Metadata" / "File.config").write_text('path="m.json"\n')
-        self.assertEqual(
-            self.run_command("convert-felix", str(root)), (0, '[metadata.file]\npath = "m.json"\n', "")
-        )
+        self.assertEqual(self.run_command("convert-felix", str(root)), (0, '[metadata.file]\npath = "m.json"\n', ""))
 
     def test_config_docs(self) -> None:
         self.assertEqual(self.run_command("config-docs"), (0, config.documentation(), ""))

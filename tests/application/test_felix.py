@@ -99,7 +99,8 @@ class TestFolder(SynchronousTestCase):
     def test_superseded_component_is_named_with_its_successor(self) -> None:
         root = self.folder(
             {
-                "Edge/Websocket.config": 'service.pid="Edge.Websocket"\nport=I"8091"\ndebugMode="OFF"\npoolSize=I"10"\n',
+                "Edge/Websocket.config": 'service.pid="Edge.Websocket"\n'
+                'port=I"8091"\ndebugMode="OFF"\npoolSize=I"10"\n',
                 "Metadata/Dummy.config": 'service.pid="Metadata.Dummy"\n',
             }
         )
@@ -109,7 +110,8 @@ class TestFolder(SynchronousTestCase):
         self.assertEqual(
             notes,
             [
-                f"{root}/Edge/Websocket.config: Edge.Websocket exists no longer; edges connect to [edge] on the same port"
+                f"{root}/Edge/Websocket.config: Edge.Websocket exists no longer; "
+                "edges connect to [edge] on the same port"
             ],
         )
 

@@ -196,9 +196,7 @@ class DummyMetadata:
 
     async def get_user_alerting_settings(self, edge_id: str) -> list[UserAlertingSettings]:
         return [
-            UserAlertingSettings(
-                edge_id=edge_id, user_login="demo", offline_delay=5, fault_delay=10, warning_delay=15
-            )
+            UserAlertingSettings(edge_id=edge_id, user_login="demo", offline_delay=5, fault_delay=10, warning_delay=15)
         ]
 
     # What there is not (metadata.md 15)

@@ -26,7 +26,7 @@ from openems.backend.interfaces import (
 )
 from openems.backend.models import OAuthTokens, User
 from openems.backend.ui.parameters import registration_record
-from openems.backend.ui.ratelimit import PerPeer
+from openems.backend.ui.ratelimit import PerPeer, TokenBucket
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, Request
@@ -37,6 +37,8 @@ TIMEOUT = 30.0
 #: Longer tokens are refused unseen.
 MAX_TOKEN = 16 * 1024
 MAX_PASSWORD = 1024
+#: Log lines about refused logins in a second.
+LINES = 10.0
 MAX_USERNAME = 255
 #: Self-registration may ask for these roles only (ui.md 19, 16).
 REGISTRATION_ROLES = frozenset({Role.INSTALLER.name, Role.OWNER.name})
@@ -78,6 +80,8 @@ class Logins:
         # an address.
         self._starts = PerPeer(20 / 60, burst=20)
         self._registrations = PerPeer(5 / 60, burst=5)
+        # Lines about failing logins, of all peers together.
+        self._lines = TokenBucket(LINES, now=reactor.seconds())
 
     async def with_password(self, members: Members, remote: str) -> LoggedIn:
         """authenticateWithPassword. The UI leaves ``username`` out where the field is empty: wrong credentials."""
@@ -224,11 +228,13 @@ class Logins:
         except OpenemsError as e:
             if e.code == errors.COMMON_SERVICE_NOT_AVAILABLE:
                 raise generic(UNAVAILABLE) from None
-            self._log.info("{remote}: {what} refused: {code}", remote=remote, what=what, code=e.code)
+            if self._lines.take(self._reactor.seconds()):
+                self._log.info("{remote}: {what} refused: {code}", remote=remote, what=what, code=e.code)
             raise
         except Exception as e:
             # Only the kind: the text of a failing HTTP client may hold the request with its secrets.
-            self._log.error("{remote}: {what} failed: {kind}", remote=remote, what=what, kind=type(e).__name__)
+            if self._lines.take(self._reactor.seconds()):
+                self._log.error("{remote}: {what} failed: {kind}", remote=remote, what=what, kind=type(e).__name__)
             raise generic(UNAVAILABLE) from None
 
 

@@ -30,6 +30,7 @@ from openems.backend.interfaces import (
     IUiWebsocket,
 )
 from openems.backend.ui.login import Logins
+from openems.backend.ui.ratelimit import PerPeer
 from openems.backend.ui.session import Session
 from openems.backend.ui.subscriptions import SLOW, Subscriptions, edge_rpc
 from openems.common import errors
@@ -95,6 +96,7 @@ class UiWebsocket:
         self.subscriptions = Subscriptions(self.edge_manager, slow=slow)
         self.sessions: dict[str, Session] = {}
         self.stopping = False
+        self.setup_attempts = PerPeer(10 / 60, burst=10)
         #: Requests refused with 4005, notifications dropped, system-log lines not sent to slow readers, connections
         #: refused.
         self.limited = 0

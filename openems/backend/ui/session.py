@@ -159,7 +159,6 @@ class Session:
         logged in any more or may not see it."""
         if notification.method == "systemLog":
             if not self._may(edge_id, Role.OWNER):
-                self.system_logs.discard(edge_id)
                 return False
             if self.connection.waiting > self._server.slow:
                 self._server.dropped_lines += 1
@@ -469,7 +468,12 @@ class Session:
 
     async def _add_edge_to_user(self, user: User, request: Request) -> Any:
         metadata = self._server.metadata
-        edge_id = metadata.edge_id_for_setup_password(request.members().string("setupPassword"))
+        setup_password = request.members().string("setupPassword")
+        # Knowing a setup password is all it takes, so it must not be guessed (the UI repeats a refused one once).
+        if not self._server.setup_attempts.take(user.user_id, self._server.reactor.seconds()):
+            self._server.limited += 1
+            raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
+        edge_id = metadata.edge_id_for_setup_password(setup_password)
         edge = None if edge_id is None else metadata.get_edge(edge_id)
         if edge is None:
             raise OpenemsError(errors.COMMON_AUTHENTICATION_FAILED)

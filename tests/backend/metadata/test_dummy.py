@@ -114,7 +114,8 @@ class TestDummy(SynchronousTestCase):
 
     def test_alerting(self) -> None:
         (entry,) = self.get(self.new().get_user_alerting_settings("edge0"))
-        self.assertEqual((entry.user_login, entry.offline_delay, entry.fault_delay, entry.warning_delay), ("demo", 5, 10, 15))
+        self.assertEqual(entry.user_login, "demo")
+        self.assertEqual((entry.offline_delay, entry.fault_delay, entry.warning_delay), (5, 10, 15))
 
     def test_configuration(self) -> None:
         metadata = self.new()

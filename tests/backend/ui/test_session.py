@@ -307,6 +307,18 @@ class SubscriptionTest(SynchronousTestCase):
         self.assertEqual(self.ui.connection.take(), [])
         self.assertEqual(self.world.server.dropped_lines, 1)
 
+    def test_system_log_ends_with_the_role(self) -> None:
+        """ui.md 19, 3"""
+        self.ui.edge_rpc("subscribeSystemLog", {"subscribe": True})
+        notification = Notification("systemLog", Raw(b'{"line":{"time":"","level":"INFO","source":"","message":""}}'))
+        self.world.metadata.roles["edge0"] = Role.GUEST
+        self.assertFalse(self.world.server.send(self.ui.session.id, "edge0", notification))
+        self.world.metadata.roles["edge0"] = Role.OWNER
+        self.assertTrue(self.world.server.send(self.ui.session.id, "edge0", notification))
+        self.ui.ask("logout")
+        self.assertFalse(self.world.server.send(self.ui.session.id, "edge0", notification))
+        self.assertEqual(self.ui.connection.take(), [])
+
     def test_t037_closing_forgets_the_system_log(self) -> None:
         for _ in range(1_000):
             ui = self.world.login()
@@ -478,6 +490,13 @@ class SetupTest(SynchronousTestCase):
             self.ui.ask("addEdgeToUser", {}),
             failed(5010, "JSON [setupPassword:{}] is not a String member", "setupPassword", "{}"),
         )
+
+    def test_setup_passwords_are_not_guessed(self) -> None:
+        codes = []
+        for _ in range(15):
+            self.world.clock.advance(0.1)
+            codes.append(self.ui.ask("addEdgeToUser", {"setupPassword": "x"})["error"]["code"])
+        self.assertEqual(codes, [1003] * 11 + [4005] * 4)
 
     def test_submit(self) -> None:
         self.world.metadata.roles["edge0"] = Role.INSTALLER

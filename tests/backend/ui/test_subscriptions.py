@@ -98,6 +98,18 @@ class SubscriptionsTest(SynchronousTestCase):
         self.subscriptions.catch_up()
         self.assertEqual(slow.sent, [])
 
+    def test_slow_reader_of_an_edge_that_went_away(self) -> None:
+        """ui.md 10.3: pushes resume with the edge's first data, not before"""
+        _, slow = self.watcher("A/x")
+        slow.waiting = 1_001
+        self.subscriptions.push("edge0")
+        slow.waiting = 0
+        self.edges.connected.clear()
+        self.subscriptions.catch_up()
+        self.edges.connected.add("edge0")
+        self.subscriptions.catch_up()
+        self.assertEqual(slow.sent, [])
+
     def test_connection_that_ends_while_it_is_pushed_to(self) -> None:
         pairs = [self.watcher("A/x") for _ in range(3)]
         watcher, connection = pairs[0]

@@ -23,9 +23,7 @@ MAX_WAITING = 1000
 class AuditLog:
     _log = Logger()
 
-    def __init__(
-        self, path: str, *, now: Callable[[], int], in_thread: InThread, max_size: int = MAX_SIZE
-    ) -> None:
+    def __init__(self, path: str, *, now: Callable[[], int], in_thread: InThread, max_size: int = MAX_SIZE) -> None:
         self.path = path
         self.dropped = 0
         self._now = now

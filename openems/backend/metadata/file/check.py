@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from openems.backend.metadata.file.model import Model, Problem, build
 from openems.backend.metadata.file.reader import MAX_SIZE, Unreadable, read
 
@@ -20,6 +22,7 @@ def read_model(path: str, *, allow_empty: bool = False) -> tuple[Model, list[Pro
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_SIZE + 1)
+            mode = os.fstat(file.fileno()).st_mode
     except FileNotFoundError:
         raise BadFile(path, ["the file does not exist"]) from None
     except OSError as e:
@@ -31,6 +34,9 @@ def read_model(path: str, *, allow_empty: bool = False) -> tuple[Model, list[Pro
     model, problems = build(document, allow_empty=allow_empty)
     if model is None:
         raise BadFile(path, [str(problem) for problem in problems if problem.is_error])
+    if model.version >= 2 and mode & 0o044:
+        text = f"may be read by others (mode {mode & 0o777:o}) and holds apikeys; better 600"
+        problems = [Problem((), 1, text, is_error=False), *problems]
     return model, problems
 
 

@@ -113,9 +113,7 @@ class _Builder:
         self._document = document
         self._allow_empty = allow_empty
         self._strict = False
-        self.problems: list[Problem] = [
-            Problem((), line, text, is_error=False) for line, text in document.warnings[:1]
-        ]
+        self.problems: list[Problem] = [Problem((), line, text, is_error=False) for line, text in document.warnings[:1]]
 
     def build(self) -> tuple[Model | None, list[Problem]]:
         root = self._document.value

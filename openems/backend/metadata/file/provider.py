@@ -40,15 +40,17 @@ from openems.backend.metadata.file.state import (
     AlertingState,
     EdgeState,
     InThread,
+    ProtocolState,
     State,
     StateFile,
     UserState,
 )
+from openems.backend.metadata.file.storage import write_atomically
 from openems.backend.metadata.page import page, shape
 from openems.backend.models import Edge, PageRequest, SetupProtocolCoreInfo, User, UserAlertingSettings
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic
-from openems.common.jsonrpc import dumps
+from openems.common.jsonrpc import Members, dumps
 from openems.common.role import Language, Level, Role
 from openems.common.semver import SemanticVersion
 
@@ -58,6 +60,9 @@ POLL = 1.0
 MAX_SETTINGS = 64 << 10
 #: characters of one text of the user's information.
 MAX_INFORMATION = 1000
+#: setup protocols of one edge, and bytes of one.
+MAX_PROTOCOLS = 100
+MAX_PROTOCOL = 256 << 10
 #: The one user of a file without users, when any login is allowed (metadata.md 13.6).
 ADMIN = "admin"
 
@@ -107,6 +112,7 @@ class FileMetadata:
         self._configs = Configurations(
             events, FileConfigs(f"{stem}-configs", self._in_thread), reactor=reactor, is_known=self._is_edge
         )
+        self._protocols = f"{stem}-protocols"
         self._model = Model()
         self._edges: dict[str, Edge] = {}
         self._apikeys: dict[str, str] = {}
@@ -163,15 +169,17 @@ class FileMetadata:
         return self._model.users is not None or not self._allow_any_login
 
     def health(self) -> list[str]:
-        """What is wrong, one sentence each; empty if nothing is."""
-        reasons = [self._problem] if self._problem else []
+        """Why this does not work as configured, one sentence each; empty if it does."""
+        return [reason for reason in (self._problem, self._file.problem) if reason]
+
+    def warnings(self) -> list[str]:
+        """What works as configured but is hardly meant so, and what happened at the start."""
+        reasons = []
         if self.initialized and not self._apikeys:
             reasons.append(f"metadata file {self.path} has no edge that may connect")
         if self.initialized and self._model.users is None:
             text = "logins are not checked" if self._allow_any_login else "every login is refused"
             reasons.append(f'metadata file {self.path} has no "users": {text}')
-        if self._file.problem:
-            reasons.append(self._file.problem)
         return reasons + self._file.messages
 
     def debug_metrics(self) -> dict[str, int | float]:
@@ -254,9 +262,7 @@ class FileMetadata:
         self._keep_state_of(gone)
         self._edges, self._apikeys, self._setup_passwords = edges, apikeys, setup_passwords
         users = model.users or {}
-        self._external_ids = {
-            external_id: login for login, user in users.items() for external_id in user.external_ids
-        }
+        self._external_ids = {external_id: login for login, user in users.items() for external_id in user.external_ids}
         self._forget_old_states()
         self._users_changed(old.users or {}, users)
         self._log.info(
@@ -354,6 +360,7 @@ class FileMetadata:
             elif now - entry.gone > KEEP_GONE:
                 del self.state.edges[edge_id]
                 self.state.alerting.pop(edge_id, None)
+                self.state.protocols.pop(edge_id, None)
 
     # Edges
 
@@ -420,6 +427,8 @@ class FileMetadata:
     async def add_edge_to_user(self, user: User, edge: Edge) -> None:
         """Grants INSTALLER, unless the user has more already; on disk before this returns."""
         known = self._require(user)
+        if edge.id not in self._edges:
+            raise generic(f"Unable to find edge with id [{edge.id}]")
         present = self._role(known, edge.id)
         if present is not None and present.is_at_least(Role.INSTALLER):
             return
@@ -450,9 +459,7 @@ class FileMetadata:
         known = self._known(user.id)
         if known is None:
             return []
-        return [
-            (edge, role) for edge in self._edges.values() if (role := self._role(known, edge.id)) is not None
-        ]
+        return [(edge, role) for edge in self._edges.values() if (role := self._role(known, edge.id)) is not None]
 
     def _user(self, user: FileUser) -> User:
         state = self.state.users.get(user.login) or UserState()
@@ -591,9 +598,7 @@ class FileMetadata:
         for entry in settings:
             known = self._known(entry.user_login)
             if entry.user_login != user.id and not role.is_at_least(Role.ADMIN):
-                raise generic(
-                    f"Not allowed to update/set alerting information for other users as user [{user.id}]"
-                )
+                raise generic(f"Not allowed to update/set alerting information for other users as user [{user.id}]")
             if known is None or self._role(known, edge_id) is None:
                 raise OpenemsError(errors.COMMON_USER_UNDEFINED, entry.user_login)
             if max(entry.offline_delay, entry.fault_delay, entry.warning_delay) > MAX_DELAY:
@@ -626,19 +631,73 @@ class FileMetadata:
             entry.last_sum_state = sum_state
         self._file.touch()
 
-    # What there is not (metadata.md 15)
+    # Setup protocols
 
     async def submit_setup_protocol(self, user: User, protocol: dict[str, Any]) -> int:
-        raise _not_implemented("submitSetupProtocol")
+        """Stored as it is, under a new number; the customer becomes OWNER if he is a user of the file.
+
+        Needs INSTALLER for ``edge.id``.
+        """
+        members = Members(protocol)
+        edge_id = Members(members.object("edge")).string("id")
+        customer = members.object("customer")
+        self._assert_role(user, edge_id, Role.INSTALLER, "submitSetupProtocol")
+        protocols = self.state.protocols.setdefault(edge_id, [])
+        if len(protocols) >= MAX_PROTOCOLS:
+            raise generic(f"Edge [{edge_id}] has {MAX_PROTOCOLS} setup protocols already")
+        # The first password of a customer is no part of the record.
+        kept = {**protocol, "customer": {name: value for name, value in customer.items() if name != "password"}}
+        data = dumps(kept)
+        if len(data) > MAX_PROTOCOL:
+            raise generic(f"A setup protocol may not be larger than {MAX_PROTOCOL} bytes")
+        self.state.last_protocol = number = self.state.last_protocol + 1
+        try:
+            await self._in_thread(lambda: _write_protocol(self._protocol_path(number), data))
+        except OSError:
+            raise generic("The setup protocol could not be stored") from None
+        protocols.append(ProtocolState(id=number, created=self._now()))
+        email = customer.get("email")
+        owner = self.file_user(email) if isinstance(email, str) else None
+        if owner is not None and self._role(owner, edge_id) in (None, Role.GUEST):
+            self._user_state(owner.login).grants[edge_id] = Role.OWNER.json
+        self._audit.write(edge_id, user.id, "submitSetupProtocol", {"setupProtocolId": str(number)})
+        await self._stored()
+        return number
+
+    async def get_setup_protocol_data(self, user: User, edge_id: str) -> dict[str, Any]:
+        """The newest one, ``{}`` if there is none. It names the customer, so it needs OWNER."""
+        self._assert_role(user, edge_id, Role.OWNER, "getSetupProtocolData")
+        protocols = self.state.protocols.get(edge_id)
+        if not protocols:
+            return {}
+        path = self._protocol_path(protocols[-1].id)
+        try:
+            return Members(await self._in_thread(lambda: _read_protocol(path))).as_dict()
+        except OSError:
+            raise generic("The setup protocol could not be read") from None
+
+    async def get_setup_protocols_core_info(self, edge_id: str) -> list[SetupProtocolCoreInfo]:
+        return [
+            SetupProtocolCoreInfo(id=protocol.id, create_date=protocol.created, type=protocol.type)
+            for protocol in reversed(self.state.protocols.get(edge_id, ()))
+        ]
+
+    def _protocol_path(self, number: int) -> str:
+        return os.path.join(self._protocols, f"{number}.json")
+
+    def _assert_role(self, user: User, edge_id: str, required: Role, resource: str) -> None:
+        role = self.get_user_role(user, edge_id)
+        if role is None:
+            raise OpenemsError(errors.COMMON_ROLE_UNDEFINED, resource, user.id)
+        if not role.is_at_least(required):
+            raise OpenemsError(errors.COMMON_ROLE_ACCESS_DENIED, resource, role.name)
+
+    # What there is not (metadata.md 15)
 
     async def get_setup_protocol(self, user: User, setup_protocol_id: int) -> bytes:
         raise _not_implemented("getSetupProtocol")
 
-    async def get_setup_protocol_data(self, user: User, edge_id: str) -> dict[str, Any]:
-        raise _not_implemented("getSetupProtocolData")
-
-    async def get_setup_protocols_core_info(self, edge_id: str) -> list[SetupProtocolCoreInfo]:
-        return []
+    # System commands
 
     def log_generic_system_log(self, edge_id: str, user: User, teaser: str, values: dict[str, str]) -> None:
         # The values may be commands with secrets in them: they go to the audit file only, which its owner alone reads.
@@ -672,6 +731,16 @@ def _edge_state(edge: Edge) -> EdgeState:
         version=str(edge.version),
         sum_state=None if edge.sum_state is None else edge.sum_state.name,
     )
+
+
+def _write_protocol(path: str, data: bytes) -> None:
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    write_atomically(path, data)
+
+
+def _read_protocol(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _digest(text: str) -> bytes:

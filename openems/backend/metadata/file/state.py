@@ -66,14 +66,25 @@ class EdgeState(msgspec.Struct, omit_defaults=True, rename="camel"):
     gone: int | None = None
 
 
+class ProtocolState(msgspec.Struct):
+    """A setup protocol; its content has a file of its own. ``created`` in epoch milliseconds."""
+
+    id: int
+    created: int
+    type: str = "SETUP_PROTOCOL"
+
+
 class State(msgspec.Struct):
-    """``tokens``: SHA-256 of the token -> session. ``alerting``: edge id -> login -> settings."""
+    """``tokens``: SHA-256 of the token -> session. ``alerting``: edge id -> login -> settings.
+    ``protocols``: edge id -> setup protocols, oldest first."""
 
     version: int = 1
     users: dict[str, UserState] = {}
     tokens: dict[str, TokenState] = {}
     alerting: dict[str, dict[str, AlertingState]] = {}
     edges: dict[str, EdgeState] = {}
+    protocols: dict[str, list[ProtocolState]] = {}
+    last_protocol: int = 0
 
 
 class Locked(Exception):

@@ -285,8 +285,9 @@ def _check_size(grid: Grid, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def ask(connection: sqlite3.Connection, time_limit: float = TIME_LIMIT) -> Iterator[Question]:
+def ask(connection: sqlite3.Connection, time_limit: float | None = None) -> Iterator[Question]:
     """A :class:`Question` on what is committed now. Raises code 1 when it takes longer than ``time_limit`` seconds."""
+    time_limit = TIME_LIMIT if time_limit is None else time_limit
     deadline = clock.monotonic() + time_limit
     connection.set_progress_handler(lambda: clock.monotonic() > deadline, 50_000)
     connection.execute("BEGIN")

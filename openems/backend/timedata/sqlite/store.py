@@ -5,8 +5,9 @@
   lists and objects; all but null are counted.
 - ``aggregatedData`` is written only for channels that this edge did not send as ``timestampedData`` since the start
   (timedata.md 5.2); ``resendData`` always.
-- A roll-up bucket is always made anew from its samples, never added to: that keeps repeated samples harmless there too.
-- Samples older than the raw retention go into the roll-up only; a bucket there is replaced by one of as many samples.
+- A roll-up bucket is made once it has ended; what comes later either follows its samples and is joined, or the bucket
+  is made anew from all its samples: repeated samples are harmless there too.
+- Samples older than the raw retention go into the roll-up only; there the fuller of two overlapping parts stands.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class Store:
         self._max_channels = max_channels
         #: reason -> values that were not stored
         self.dropped: dict[str, int] = {}
+        #: reason -> the edge that was the first to give one
+        self.first_dropped: dict[str, str] = {}
         self.rows = 0
         self._connection = schema.open_for_writing(path)
         self._series: dict[str, dict[str, int]] = {}
@@ -139,7 +142,11 @@ class Store:
 
         def work() -> None:
             for edge, kind, rows in items:
+                reasons = len(dropped)
                 self._collect(edge, kind, rows, now + FUTURE, numbers, texts, dropped, new_series)
+                if len(dropped) > reasons:
+                    for reason in dropped:
+                        self.first_dropped.setdefault(reason, edge[:MAX_LENGTH])
             if texts:
                 self._connection.executemany(_INSERT_TEXT, texts)
                 new_text.update({series for series, _, _ in texts} - self._with_text)
@@ -230,41 +237,36 @@ class Store:
         # In the order of the key: one way through the tree instead of a search for each sample. The sort is stable,
         # so of two samples with one key the later one still comes last.
         numbers.sort(key=itemgetter(0, 1))
+        rolled_until, raw_from = self.rolled_until, self.raw_from
         last_series, last_end = -1, 0
-        late: dict[int, list[int]] = {}
-        old = 0
-        for series, time, _ in numbers:
-            if series == last_series and last_end - BUCKET <= time < last_end:
-                continue
-            bucket = time - time % BUCKET
-            last_series, last_end = series, bucket + BUCKET
-            if time >= self.rolled_until:
-                self._open.setdefault(bucket, set()).add(series)
-            elif time >= self.raw_from:
-                late.setdefault(series, []).append(bucket)
-            else:
-                old += 1
-        if old:
-            self._write_old([sample for sample in numbers if sample[1] < self.raw_from])
-            numbers = [sample for sample in numbers if sample[1] >= self.raw_from]
-        self._connection.executemany(_INSERT_NUMBER, numbers)
-        for series, buckets in late.items():
-            begin = end = buckets[0]
-            for bucket in buckets:
-                if bucket > end:
-                    self._roll_series(series, begin, end)
-                    begin = bucket
-                end = bucket + BUCKET
-            self._roll_series(series, begin, end)
-
-    def _write_old(self, numbers: list[tuple[int, int, Number]]) -> None:
-        """Straight into the roll-up: parts of a bucket that follow each other are joined; of two parts that overlap the
-        fuller one stays, so that a repeated part changes nothing."""
-        buckets: dict[tuple[int, int], dict[int, Number]] = {}
+        late: dict[tuple[int, int], dict[int, Number]] = {}
+        old: dict[tuple[int, int], dict[int, Number]] = {}
         for series, time, value in numbers:
-            buckets.setdefault((series, time - time % BUCKET), {})[time] = value
+            if time >= rolled_until:
+                if series != last_series or time >= last_end:
+                    bucket = time - time % BUCKET
+                    last_series, last_end = series, bucket + BUCKET
+                    self._open.setdefault(bucket, set()).add(series)
+            else:
+                part = (late if time >= raw_from else old).setdefault((series, time - time % BUCKET), {})
+                part[time] = value
+        if old:
+            numbers = [sample for sample in numbers if sample[1] >= raw_from]
+            self._extend_rollup(old)
+        self._connection.executemany(_INSERT_NUMBER, numbers)
+        if late:
+            for series, bucket in self._extend_rollup(late):
+                self._roll_series(series, bucket, bucket + BUCKET)
+
+    def _extend_rollup(self, parts: dict[tuple[int, int], dict[int, Number]]) -> list[tuple[int, int]]:
+        """Bring samples into buckets that were rolled up before. Parts that follow each other are joined.
+
+        Returns the (series, bucket) whose parts overlap: they must be made anew from their samples. Until then, and for
+        ever where the samples are gone, the fuller part stands, so that a repeated part changes nothing.
+        """
         rows = []
-        for (series, bucket), samples in buckets.items():
+        overlapping = []
+        for (series, bucket), samples in parts.items():
             row = rollup_row(series, bucket, list(samples.items()))
             known = self._connection.execute(
                 "SELECT * FROM rollup WHERE series = ? AND time = ?", (series, bucket)
@@ -275,9 +277,12 @@ class Store:
                 rows.append(joined(known, row))
             elif row[_LAST_AT] < known[_FIRST_AT]:
                 rows.append(joined(row, known))
-            elif row[_COUNT] >= known[_COUNT]:
-                rows.append(row)
+            else:
+                overlapping.append((series, bucket))
+                if row[_COUNT] >= known[_COUNT]:
+                    rows.append(row)
         self._connection.executemany(_REPLACE_ROLLUP, rows)
+        return overlapping
 
     def _roll_series(self, series: int, begin: int, end: int) -> None:
         """Make the buckets of [begin, end) anew."""

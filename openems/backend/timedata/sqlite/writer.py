@@ -66,6 +66,9 @@ class Writer:
         self._store: Store | None = None
         self._logged_at = -self.LOG_EVERY
         self._failing = False
+        self._full_logged_at = -self.LOG_EVERY
+        self._logged_reasons: set[str] = set()
+        self._opened: Callable[[], None] | None = None
         # Counters of closed stores; read from the other thread, written by this one only.
         self._rows = 0
         self._store_dropped: dict[str, int] = {}
@@ -104,7 +107,7 @@ class Writer:
 
     def start(self, opened: Callable[[], None]) -> None:
         """``opened`` is called in the other thread after the first try to open the file."""
-        self._opened: Callable[[], None] | None = opened
+        self._opened = opened
         self._thread = threading.Thread(target=self._run, name=f"history {self._id}", daemon=True)
         self._thread.start()
 
@@ -118,6 +121,13 @@ class Writer:
             if self._stop_at is not None or (self.waiting and self.waiting + size > self._queue_rows):
                 reason = "queue" if self._stop_at is None else "stopped"
                 self._dropped[reason] = self._dropped.get(reason, 0) + size
+                if clock.monotonic() - self._full_logged_at >= self.LOG_EVERY:
+                    self._full_logged_at = clock.monotonic()
+                    self._log.error(
+                        "{id}: {waiting} values wait for the disk, no room for more: values are dropped",
+                        id=self._id,
+                        waiting=self.waiting,
+                    )
                 return False
             if not self._queue:
                 self._first_waiting = clock.monotonic()
@@ -235,6 +245,15 @@ class Writer:
         if batch:
             self._store.apply([item for item, _ in batch], now)
             self.batches += 1
+            for reason in self._store.first_dropped.keys() - self._logged_reasons:
+                self._logged_reasons.add(reason)
+                self._call(
+                    self._log.warn,
+                    "{id}: value not stored ({reason}), first from {edge_id}; more of this kind are only counted",
+                    id=self._id,
+                    reason=reason,
+                    edge_id=self._store.first_dropped[reason],
+                )
         more = self._store.roll(now)
         return self._store.expire(now) or more
 

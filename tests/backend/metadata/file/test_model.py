@@ -103,10 +103,11 @@ class TestModel(SynchronousTestCase):
 
     def test_warned(self) -> None:
         _, problems = built(self.with_user(roles={"edge9": "guest"}, colour="red"))
-        self.assertEqual(
-            sorted(problem.path for problem in problems), [("users", "Mia", "colour"), ("users", "Mia", "roles", "edge9")]
-        )
-        self.assertEqual(built({"edges": {"e": {"apikey": "k", "comment": "", "x": 1, "enabled": 5}}})[0] is None, False)
+        paths = sorted(problem.path for problem in problems)
+        self.assertEqual(paths, [("users", "Mia", "colour"), ("users", "Mia", "roles", "edge9")])
+        edge = {"apikey": "k", "comment": "", "x": 1, "enabled": 5}
+        self.assertIsNotNone(built({"edges": {"e": edge}})[0])
+        self.refuses({"version": 2, "edges": {"e": edge}}, "edges.e.enabled")
 
 
 class TestCheck(SynchronousTestCase):
@@ -118,6 +119,15 @@ class TestCheck(SynchronousTestCase):
         self.assertEqual(check_metadata(path), [f"error: {path}: line 3, edges.edge0.apikey: is missing"])
         with self.assertRaises(BadFile):
             read_model(os.path.dirname(os.path.abspath(path)))
+
+    def test_a_file_that_others_may_read(self) -> None:
+        path = self.mktemp()
+        with open(path, "w") as file:
+            json.dump(EXAMPLE, file)
+        os.chmod(path, 0o644)
+        self.assertIn("mode 644", check_metadata(path)[0])
+        os.chmod(path, 0o600)
+        self.assertEqual(check_metadata(path), [])
 
     def test_demo_file_is_without_fault_and_private(self) -> None:
         path = self.mktemp() + "/sub/metadata.json"

@@ -24,7 +24,7 @@ from openems.common.semver import SemanticVersion
 from tests.backend.metadata.file.test_model import EXAMPLE
 
 NOW = 1_776_684_000_000
-COMPLETE = b'{"components":{"_sum":{"alias":"","factoryId":"Core.Sum","properties":{"n":"12345678901234567890"}}},"factories":{}}'
+COMPLETE = b'{"components":{"_sum":{"alias":"","properties":{"n":12345678901234567890}}},"factories":{}}'
 
 
 @contextlib.contextmanager
@@ -116,9 +116,7 @@ class TestEdges(ProviderTestCase):
         self.write(EXAMPLE)
         provider = self.start()
         self.assertEqual(self.events, [MetadataInitialized()])
-        self.assertEqual(
-            provider.apikeys_to_edge_ids(), {"kQ7v2mXc0Zt9Lr4B": "edge0", "Wm1xP8uYd5Ns3HqE": "edge1"}
-        )
+        self.assertEqual(provider.apikeys_to_edge_ids(), {"kQ7v2mXc0Zt9Lr4B": "edge0", "Wm1xP8uYd5Ns3HqE": "edge1"})
         self.assertEqual(provider.edge_id_for_apikey("kQ7v2mXc0Zt9Lr4B"), "edge0")
         self.assertIsNone(provider.edge_id_for_apikey("kq7v2mxc0zt9lr4b"))
         self.assertEqual(provider.edge_id_for_setup_password("3f9a-71cc-0b2e-d814"), "edge0")
@@ -157,9 +155,8 @@ class TestEdges(ProviderTestCase):
     def test_what_there_is_not(self) -> None:
         self.write(EXAMPLE)
         provider = self.start()
-        error = self.error(provider.submit_setup_protocol(self.user(provider), {}))
-        self.assertEqual((error.code, error.message), (1, "FileMetadata.submitSetupProtocol() is not implemented"))
-        self.assertEqual(self.get(provider.get_setup_protocols_core_info("edge0")), [])
+        error = self.error(provider.get_setup_protocol(self.user(provider), 1))
+        self.assertEqual((error.code, error.message), (1, "FileMetadata.getSetupProtocol() is not implemented"))
 
 
 class TestReload(ProviderTestCase):
@@ -218,7 +215,7 @@ class TestReload(ProviderTestCase):
             self.assertEqual(len([log for log in logs if log["log_level"].name == "error"]), 1, broken)
             self.assertEqual(len(provider.edges()), 2)
             self.assertEqual(provider.debug_metrics()["Metadata.File/Valid"], 0)
-            self.assertIn("line 1", provider.health()[0] + "line 1" * (broken == '{"edges":{}}'))
+            self.assertIn("no edges any more" if broken == '{"edges":{}}' else "line 1", provider.health()[0])
         os.unlink(self.path)
         self.look()
         self.assertIn("does not exist", provider.health()[0])
@@ -279,7 +276,8 @@ class TestWithoutUsers(ProviderTestCase):
         provider = self.start()
         self.assertTrue(provider.logins_checked)
         self.assertEqual(self.error(provider.get_user_by_external_id("admin")).code, 1003)
-        self.assertIn("every login is refused", provider.health()[0])
+        self.assertIn("every login is refused", provider.warnings()[0])
+        self.assertEqual(provider.health(), [])
 
     def test_any_login(self) -> None:
         with captured_logs() as logs:
@@ -436,7 +434,7 @@ class TestState(ProviderTestCase):
             file.write('{"version":1,"users":{"mia')
         provider = self.start()
         self.assertEqual(self.user(provider).settings, {"a": 1})  # the backup is one write older
-        (message,) = provider.health()
+        (message,) = provider.warnings()
         aside = message.rpartition(" ")[2]
         with open(aside) as file:
             self.assertIn('{"mia', file.read())
@@ -446,7 +444,7 @@ class TestState(ProviderTestCase):
                 file.write("\0")
         provider = self.start()
         self.assertEqual(self.user(provider).settings, {})
-        self.assertEqual(len(provider.health()), 2)
+        self.assertEqual(len(provider.warnings()), 2)
 
     def test_half_a_write_is_no_write(self) -> None:
         provider = self.start()
@@ -518,6 +516,42 @@ class TestAlerting(ProviderTestCase):
         (entry,) = self.get(self.provider.get_user_alerting_settings("edge0"))
         self.assertEqual((entry.offline_delay, entry.last_offline, entry.last_sum_state), (5, NOW, NOW + 1))
         self.assertEqual(self.provider.mail_address("MIA@example.org"), "mia@example.org")
+
+
+class TestSetupProtocols(ProviderTestCase):
+    """ui.md 9, metadata.md 20.9."""
+
+    def test_stored(self) -> None:
+        self.write(self.example(lambda body: body["users"]["mia@example.org"]["roles"].pop("edge1")))
+        provider = self.start()
+        mia, ops = self.user(provider), self.user(provider, "ops@example.org")
+        protocol = {"edge": {"id": "edge1"}, "customer": {"email": "Mia@example.org", "password": "Xy12"}, "lots": []}
+        self.assertEqual(self.get(provider.get_setup_protocols_core_info("edge1")), [])
+        self.assertEqual(self.get(provider.get_setup_protocol_data(ops, "edge1")), {})
+        self.assertEqual(self.error(provider.submit_setup_protocol(mia, protocol)).code, 1005)
+        self.assertEqual(
+            self.error(provider.submit_setup_protocol(mia, {**protocol, "edge": {"id": "edge0"}})).code, 1002
+        )
+        self.assertEqual(self.error(provider.submit_setup_protocol(ops, {"edge": {}})).code, 5010)
+        self.assertEqual(self.error(provider.submit_setup_protocol(ops, {"edge": {"id": "edge1"}})).code, 5003)
+        self.assertEqual(self.get(provider.submit_setup_protocol(ops, protocol)), 1)
+        self.assertEqual(self.get(provider.submit_setup_protocol(ops, {**protocol, "lots": [1]})), 2)
+        self.kill(provider)
+
+        provider = self.start()
+        self.assertIs(provider.get_user_role(mia, "edge1"), Role.OWNER)
+        infos = self.get(provider.get_setup_protocols_core_info("edge1"))
+        self.assertEqual(
+            [(info.id, info.create_date, info.type) for info in infos],
+            [
+                (2, NOW, "SETUP_PROTOCOL"),
+                (1, NOW, "SETUP_PROTOCOL"),
+            ],
+        )
+        self.assertEqual(
+            self.get(provider.get_setup_protocol_data(mia, "edge1")),
+            {"edge": {"id": "edge1"}, "customer": {"email": "Mia@example.org"}, "lots": [1]},
+        )
 
 
 class TestAudit(ProviderTestCase):

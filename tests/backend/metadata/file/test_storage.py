@@ -35,7 +35,7 @@ class TestWriteAtomically(SynchronousTestCase):
         path = os.path.abspath(self.mktemp())
         environment = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(openems.__file__))}
         for wait in (0.05, 0.08, 0.13):
-            process = subprocess.Popen([sys.executable, "-c", _WRITER, path], env=environment)  # noqa: S603
+            process = subprocess.Popen([sys.executable, "-c", _WRITER, path], env=environment)
             deadline = time.monotonic() + 20
             while not os.path.exists(path) and time.monotonic() < deadline:
                 time.sleep(0.01)

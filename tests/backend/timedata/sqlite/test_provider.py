@@ -9,9 +9,10 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from openems.backend.timedata.sqlite import schema, store
+from openems.backend.timedata.sqlite import reader, schema, store
 from openems.backend.timedata.sqlite.provider import SqliteTimedata
 from openems.common.data import DataKind, DataNotification
 from openems.common.errors import OpenemsError
@@ -199,6 +200,57 @@ class ProviderTests(TestCase):
             reactor.callLater(0.02, waited.callback, None)  # type: ignore[attr-defined]
             await waited
         self.assertEqual([5], await self.first_day(provider))
+
+    async def test_a_query_has_an_end(self) -> None:
+        self.patch(reader, "TIME_LIMIT", 0.0)
+        provider = self.make()
+        await provider.start()
+        provider.write(
+            "edge0", DataNotification(DataKind.RESEND, {NOW - DAY + i * 10: {"m/P": i} for i in range(60_000)})
+        )
+        await provider.flush()
+        span = day("2029-05-31"), day("2029-06-02")
+        failure = await self.assertFailure(
+            Deferred.fromCoroutine(
+                provider.query_historic_data("edge0", *span, ["m/P"], Resolution(7, Unit.SECONDS)),
+            ),
+            OpenemsError,
+        )
+        self.assertIn("took longer", failure.message)
+
+    async def test_queries_are_bounded(self) -> None:
+        provider = self.make()
+        provider.MAX_QUERIES = 1  # type: ignore[misc]
+        await provider.start()
+        provider.write("edge0", self.row(NOW - DAY // 2, P=5))
+        await provider.flush()
+        first = Deferred.fromCoroutine(self.first_day(provider))
+        failure = await self.assertFailure(Deferred.fromCoroutine(self.first_day(provider)), OpenemsError)
+        self.assertEqual("Too many history queries are waiting", failure.message)
+        self.assertEqual([5], await first)
+        names = [f"m/C{i}" for i in range(100)]
+        failure = await self.assertFailure(
+            Deferred.fromCoroutine(
+                provider.query_historic_data(
+                    "edge0", day("2028-06-01"), day("2029-05-31"), names, Resolution(5, Unit.MINUTES)
+                )
+            ),
+            OpenemsError,
+        )
+        self.assertIn("coarser resolution", failure.message)
+
+    async def test_bad_values_are_logged_once_a_kind(self) -> None:
+        lines: list[str] = []
+        observer = lambda event: lines.append(event.get("reason", ""))  # noqa: E731
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        provider = self.make()
+        await provider.start()
+        for i in range(5):
+            provider.write("edge0", self.row(NOW - i, A=float("nan"), B="x" * 5000))
+            await provider.flush()
+        await provider.stop()
+        self.assertEqual(["number", "text"], sorted(filter(None, lines)))
 
     async def test_a_full_disk(self) -> None:
         limit = 40

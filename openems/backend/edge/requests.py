@@ -1,0 +1,63 @@
+"""What an edge may ask (edge.md 3.6): the app center, its setup password, tokens of third parties."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openems.common import errors
+from openems.common.errors import OpenemsError, generic
+from openems.common.jsonrpc import Members, Request
+
+
+class EdgeRequests:
+    """``app_center``: IAppCenterMetadata or None; ``oauth_registry``: IOAuthRegistry or None."""
+
+    def __init__(self, metadata: Any, app_center: Any, oauth_registry: Any) -> None:
+        self._metadata = metadata
+        self._app_center = app_center
+        self._oauth_registry = oauth_registry
+
+    async def handle(self, edge_id: str, request: Request) -> Any:
+        """The ``result``. 4001 for unknown methods, outer and inner."""
+        if request.method == "appCenter":
+            from openems.backend.core.appcenter import handle_edge_request
+
+            return await handle_edge_request(self._app_center, edge_id, request)
+        if request.method == "checkSetupPassword":
+            password = request.members().string("setupPassword")
+            if not password or self._metadata.edge_id_for_setup_password(password) != edge_id:
+                # The surplus element is what the Java program sends (wire.md 8, 38).
+                raise OpenemsError(errors.COMMON_AUTHENTICATION_FAILED, request.method)
+            return {}
+        if request.method == "oauthRegistry":
+            return await self._oauth(edge_id, request.members().request())
+        raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, request.method)
+
+    async def _oauth(self, edge_id: str, request: Request) -> Any:
+        if self._oauth_registry is None:
+            raise generic("No OAuth registry is configured on this backend")
+        members = request.members()
+        identifier = _member(members, "identifier")
+        if request.method == "getInitMetadata":
+            return self._oauth_registry.get_init_metadata(identifier)
+        if request.method == "getTokenByCode":
+            return await self._oauth_registry.fetch_tokens_from_code(
+                edge_id,
+                identifier,
+                _member(members, "code"),
+                members.strings("scopes"),
+                members.optional_string("codeVerifier"),
+            )
+        if request.method == "getTokenByRefreshToken":
+            return await self._oauth_registry.fetch_tokens_from_refresh_token(
+                edge_id, identifier, _member(members, "refreshToken"), members.strings("scopes")
+            )
+        raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, request.method)
+
+
+def _member(members: Members, name: str) -> str:
+    """Strict family (wire.md 4.3): code 1 where a member is missing, naming it."""
+    value = members.optional_string(name)
+    if value is None:
+        raise generic(f"Member [{name}] was not part of {errors.short(errors.json_text(members.as_dict()), 100)}")
+    return value

@@ -1,0 +1,177 @@
+"""The whole thing: real processes, real sockets (``./dev run``)."""
+
+import os
+import re
+import socket
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, readBody
+
+from openems.testing.uiclient import UiClient
+
+ROOT = str(Path(__file__).parents[2])
+PORTS = (8079, 8081, 8082, 8083)
+
+
+def free_offset() -> int:
+    """An offset with which all default ports are free."""
+    for offset in range(1000 + os.getpid() % 1000 * 10, 50_000, 10):
+        sockets = []
+        try:
+            for port in PORTS:
+                s = socket.socket()
+                sockets.append(s)
+                s.bind(("127.0.0.1", port + offset))
+            return offset
+        except OSError:
+            continue
+        finally:
+            for s in sockets:
+                s.close()
+    raise RuntimeError("no free ports")
+
+
+class Process(ProcessProtocol):
+    def __init__(self) -> None:
+        self.output = ""
+        self.ended: Deferred[int] = Deferred()
+        self.ready: Deferred[None] = Deferred()
+
+    def outReceived(self, data: bytes) -> None:
+        self.output += data.decode()
+        if "ready" in self.output.splitlines() and not self.ready.called:
+            self.ready.callback(None)
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        value: Any = reason.value
+        status = 0 if isinstance(value, ProcessDone) else value.exitCode if value.signal is None else -value.signal
+        if not self.ready.called:
+            self.ready.errback(AssertionError(f"ended with {status} before it was ready:\n{self.output}"))
+        self.ended.callback(status)
+
+
+class TestDemo(TestCase):
+    timeout = 150
+
+    def start(self, *arguments: str) -> Process:
+        process = Process()
+        self.transport = reactor.spawnProcess(  # type: ignore[attr-defined]
+            process,
+            sys.executable,
+            [sys.executable, "-m", "openems.application.command", "demo", *arguments],
+            env={**os.environ, "PYTHONPATH": ROOT},
+        )
+        transport = self.transport
+
+        def end() -> Deferred[int] | None:
+            if process.ended.called:
+                return None
+            transport.signalProcess("TERM")
+            return process.ended
+
+        self.addCleanup(end)
+        return process
+
+    async def stop(self, process: Process, signal: str) -> None:
+        began = time.monotonic()
+        self.transport.signalProcess(signal)
+        self.assertEqual(await process.ended, 0, process.output)
+        self.assertLess(time.monotonic() - began, 15)
+
+    async def login(self, offset: int, password: str) -> UiClient:
+        client = UiClient(f"ws://127.0.0.1:{8082 + offset}", reactor)
+        self.addCleanup(lambda: Deferred.fromCoroutine(client.close()))
+        await client.connect()
+        await client.login("admin", password)
+        return client
+
+    async def until_online(self, client: UiClient, count: int) -> list[dict[str, Any]]:
+        for _ in range(100):
+            edges = (await client.request("getEdges", {"page": 0, "limit": 20, "searchParams": {}}))["edges"]
+            if sum(edge["isOnline"] for edge in edges) == count:
+                return edges
+            await deferLater(reactor, 0.2)  # type: ignore[arg-type]
+        raise AssertionError(f"not all edges are online: {edges}")
+
+    async def assert_history(self, client: UiClient, begin: datetime, end: datetime) -> None:
+        """Values between the two, with a day's query as the UI asks it."""
+        result = await client.edge_rpc(
+            "edge0",
+            "queryHistoricTimeseriesData",
+            {
+                "timezone": "UTC",
+                "fromDate": begin.date().isoformat(),
+                "toDate": end.date().isoformat(),
+                "channels": ["_sum/EssSoc"],
+                "resolution": {"value": 5, "unit": "Minutes"},
+            },
+        )
+        times = [datetime.fromisoformat(text.replace("Z", "+00:00")) for text in result["timestamps"]]
+        values = dict(zip(times, result["data"]["_sum/EssSoc"], strict=True))
+        self.assertTrue([v for t, v in values.items() if begin <= t <= end and v is not None], values)
+
+    async def test_first_and_second_start(self) -> None:
+        state = os.path.abspath(self.mktemp())
+        offset = free_offset()
+        arguments = ["--offset", str(offset), "--state", state, "--edges", "2"]
+        process = self.start(*arguments)
+        await process.ready
+        found = re.search(r"login +admin, password (\S+)", process.output)
+        assert found is not None, process.output
+        password = found[1]
+        self.assertLess(len(process.output.splitlines()), 24)
+        self.assertEqual(process.output.splitlines()[-1], "ready")
+
+        response = await Agent(reactor).request(b"GET", f"http://127.0.0.1:{8079 + offset}/".encode())
+        body = await readBody(response)
+        self.assertEqual(response.code, 200, body)
+
+        client = await self.login(offset, password)
+        edges = await self.until_online(client, 2)
+        self.assertEqual([edge["id"] for edge in edges], ["edge0", "edge1"])
+        await client.request("subscribeEdges", {"edges": ["edge0"]})
+        await client.edge_rpc("edge0", "subscribeChannels", {"count": 0, "channels": ["_sum/State", "_sum/EssSoc"]})
+        pushed = await client.push("currentData", where=lambda data: data.get("_sum/EssSoc") is not None)
+        self.assertEqual(pushed["_sum/State"], 0)
+        # Some values of this start are to be found by the next one.
+        began = datetime.now(UTC) - timedelta(minutes=5)
+        await deferLater(reactor, 3)  # type: ignore[arg-type]
+        await self.stop(process, "INT")
+        ended = datetime.now(UTC)
+
+        again = self.start(*arguments)
+        await again.ready
+        self.assertIn("password as before", again.output)
+        self.assertNotIn(password, again.output)
+        client = await self.login(offset, password)
+        await self.assert_history(client, began, ended)
+        await self.stop(again, "TERM")
+        for name in ("backend.log", "simulator.log"):
+            log = Path(state, name).read_text()
+            self.assertNotIn("Traceback", log)
+            self.assertNotIn(password, log)
+
+    async def test_port_in_use_is_named(self) -> None:
+        offset = free_offset()
+        taken = socket.socket()
+        self.addCleanup(taken.close)
+        taken.bind(("127.0.0.1", 8082 + offset))
+        taken.listen()
+        process = self.start("--offset", str(offset), "--state", os.path.abspath(self.mktemp()))
+        process.ready.addErrback(lambda _: None)
+        self.assertEqual(await process.ended, 1)
+        self.assertIn(str(8082 + offset), process.output)
+        self.assertNotIn("Traceback", process.output)
