@@ -18,6 +18,10 @@ from twisted.logger import Logger
 from openems.application import VERSION, health
 from openems.application.config import Configuration, TimedataSqlite, listeners
 from openems.application.health import Component
+from openems.backend.core.debugcycle import DebugCycle
+from openems.backend.core.jsonrpcrequesthandler import JsonRpcRequestHandler
+from openems.backend.core.timedatamanager import TimedataManager
+from openems.backend.edge.manager import EdgeManager
 from openems.backend.events import EventBus, MetadataInitialized
 from openems.backend.interfaces import IDebugLoggable
 from openems.backend.metadata.appcenter import AppCenterMetadata
@@ -56,19 +60,27 @@ class Backend:
         self.metadata, self.password, self.app_center = self._metadata()
         self.timedata: list[Any] = [self._sqlite(section) for section in configuration.timedata_sqlite]
         self.timedata += [DummyTimedata(section.id) for section in configuration.timedata_dummy]
-        from openems.backend.core.handler import JsonRpcRequestHandler
-        from openems.backend.core.timedata import TimedataManager
-        from openems.backend.edge.manager import EdgeManager
-
         core = configuration.core_jsonrpcrequesthandler
-        self.timedata_manager = TimedataManager(self.timedata, ids=configuration.core_timedatamanager.ids)
+        self.timedata_manager = TimedataManager(
+            self.timedata,
+            configuration.core_timedatamanager.ids,
+            is_edge=lambda edge_id: self.metadata.get_edge(edge_id) is not None,
+        )
         self.edge_manager = EdgeManager(
-            self.metadata, self.timedata_manager, self.events, reactor=reactor, now=now, app_center=self.app_center
+            self.metadata,
+            self.timedata_manager,
+            self.events,
+            reactor=reactor,
+            now=now,
+            app_center=self.app_center,
+            max_message_size=configuration.backend.max_message_size,
         )
         self.handler = JsonRpcRequestHandler(
             self.metadata,
             self.edge_manager,
             self.timedata_manager,
+            reactor=reactor,
+            now=now,
             app_center=self.app_center,
             pool_size=core.query_thread_pool_size,
             max_queue_size=core.query_thread_pool_max_queue_size,
@@ -83,8 +95,18 @@ class Backend:
                 password=self.password,
                 events=self.events,
                 request_limit=configuration.ui_websocket.request_limit,
+                max_message_size=configuration.backend.max_message_size,
             )
             self.edge_manager.ui = self.ui
+            if isinstance(self.metadata, FileMetadata):
+                self.metadata.on_users_changed = self._end_sessions
+        parts = [self.metadata, self.edge_manager, self.handler, self.timedata_manager, *self.timedata, self.ui]
+        self._debug_cycle = DebugCycle(
+            [part for part in parts if IDebugLoggable.providedBy(part)],
+            [self.timedata_manager],
+            reactor=reactor,
+            now=now,
+        )
 
     # Building
 
@@ -181,6 +203,7 @@ class Backend:
             self.ports["ui.websocket"] = (
                 await self.ui.start(configuration.port(ui.port), self._ui_interface(ui.interface)) or 0
             )
+        self._debug_cycle.start()
         self._log.info("{summary}", summary=self.summary())
 
     def _ui_interface(self, own: str | None) -> str:
@@ -197,6 +220,7 @@ class Backend:
     async def stop(self) -> None:
         """Everything that was started; a part that does not end in time is logged and left."""
         self._stopping = True
+        self._debug_cycle.stop()
         await self._stop_all(self._listeners, STOP_LISTENERS)
         await self._stop_all(self._storage, STOP_STORAGE)
 
@@ -212,6 +236,13 @@ class Backend:
                 await waiting.addTimeout(patience, self._reactor)
         except Exception:
             self._log.failure("{name} did not stop in order", name=name)
+
+    def _end_sessions(self, logins: set[str]) -> None:
+        """Users that are gone, disabled or have another password. Without a Close frame: the UI comes back and finds
+        that its token is refused (metadata.md 20.7)."""
+        for session in tuple(self.ui.sessions.values()) if self.ui is not None else ():
+            if session.user is not None and session.user.id.lower() in logins:
+                session.connection.drop()
 
     # What works
 

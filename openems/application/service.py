@@ -96,6 +96,9 @@ class SignalledService(Service):
             self.reactor.stop()
 
     def _failed(self, failure: Any) -> None:
+        if self._stopping:
+            # A signal came first: what was waited for is cancelled.
+            return
         reason = failure.value
         if isinstance(reason, OSError | BadConfiguration) or type(reason).__name__ in EXPECTED:
             self._log.critical("cannot start: {reason}", reason=str(reason))
@@ -104,10 +107,11 @@ class SignalledService(Service):
             self._log.failure("cannot start", failure=failure)
             print(f"cannot start: {type(reason).__name__}: {reason}", file=sys.__stderr__, flush=True)
         self.reactor.addSystemEventTrigger("after", "shutdown", _exit, 1)
-        self.reactor.callLater(0, self._stop_reactor)
+        self._stop_reactor()
 
     def stopService(self) -> Deferred[None]:
         super().stopService()  # type: ignore[no-untyped-call]
+        self._stopping = True
         if self._started is not None:
             self._started.cancel()
         ended: Deferred[None] = Deferred.fromCoroutine(self.end())

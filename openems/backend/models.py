@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any
 
 import msgspec
@@ -10,16 +9,11 @@ import msgspec
 from openems.backend import events
 from openems.backend.events import EventBus
 from openems.common.data import Value
+from openems.common.instant import instant
 from openems.common.role import Language, Level, Role
 from openems.common.semver import ZERO, SemanticVersion
 
 MINUTE = 60_000
-
-
-def instant(milliseconds: int) -> str:
-    """Epoch milliseconds as ISO text in UTC; a fraction only where needed (wire.md 4.11)."""
-    time = datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC)
-    return time.isoformat(timespec="milliseconds" if milliseconds % 1000 else "seconds").replace("+00:00", "Z")
 
 
 class Edge:

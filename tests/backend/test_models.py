@@ -9,7 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend import events
 from openems.backend.events import EventBus, LastmessageSet, OnlineSet, ProducttypeSet, SumStateSet, VersionSet
-from openems.backend.models import Edge, instant
+from openems.backend.models import Edge
+from openems.common.instant import instant
 from openems.common.role import Level, Role
 from openems.common.semver import SemanticVersion
 

@@ -36,7 +36,7 @@ from openems.common.jsonrpc import Members, Notification, Request, dumps, new_id
 from openems.common.role import Language, Level, Role
 from openems.common.semver import SemanticVersion
 from openems.websocket.peer import DEFAULT_TIMEOUT, Connection
-from openems.websocket.server import WebSocketServer
+from openems.websocket.server import MAX_MESSAGE_SIZE, WebSocketServer
 
 MINUTE = 60_000
 #: Seconds the values of an edge are kept after its last link is gone.
@@ -88,6 +88,7 @@ class EdgeManager:
         oauth_registry: Any = None,
         ui: IUiWebsocket | None = None,
         observe: Callable[[str, float], None] | None = None,
+        max_message_size: int = MAX_MESSAGE_SIZE,
     ) -> None:
         self.metadata = metadata
         self.ui: Any = ui
@@ -105,8 +106,9 @@ class EdgeManager:
         self._complained: dict[str, tuple[float, int]] = {}
         self._direct: set[DirectEndpoint] = set()
         self._applications: set[ApplicationEndpoint] = set()
-        self._edges = WebSocketServer("Backend.Edge.Server", self._direct_endpoint, reactor=reactor, observe=observe)
-        self._managers = WebSocketServer("Edge.Manager", self._application_endpoint, reactor=reactor, observe=observe)
+        options: dict[str, Any] = {"reactor": reactor, "observe": observe, "max_message_size": max_message_size}
+        self._edges = WebSocketServer("Backend.Edge.Server", self._direct_endpoint, **options)
+        self._managers = WebSocketServer("Edge.Manager", self._application_endpoint, **options)
         self._unsubscribe: Callable[[], None] | None = None
 
     # --- life

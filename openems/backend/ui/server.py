@@ -37,7 +37,7 @@ from openems.common import errors
 from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Notification
 from openems.websocket.peer import Connection
-from openems.websocket.server import WebSocketServer
+from openems.websocket.server import MAX_MESSAGE_SIZE, WebSocketServer
 
 NAME = "Ui.Websocket"
 ID = "uiwebsocket0"
@@ -80,6 +80,7 @@ class UiWebsocket:
         slow: int = SLOW,
         observe: Callable[[str, float], None] | None = None,
         random: random_.Random | None = None,
+        max_message_size: int = MAX_MESSAGE_SIZE,
     ) -> None:
         self.metadata: Any = metadata
         self.edge_manager: Any = edge_manager
@@ -104,7 +105,7 @@ class UiWebsocket:
         self.dropped_lines = 0
         self.refused = 0
         self._max_connections = max_connections
-        self._server = WebSocketServer(NAME, self.endpoint, reactor=reactor)
+        self._server = WebSocketServer(NAME, self.endpoint, reactor=reactor, max_message_size=max_message_size)
         self._started = False
         self._to_check: deque[Session] = deque()
         self._next_pass = 0.0

@@ -9,8 +9,8 @@ from typing import Any
 from twisted.logger import Logger
 
 from openems.backend.metadata.file.state import InThread
-from openems.backend.models import instant
 from openems.common.errors import short
+from openems.common.instant import instant
 from openems.common.jsonrpc import dumps
 
 #: bytes of a file; with the old ones that are kept this bounds the disk.

@@ -213,6 +213,10 @@ class _Builder:
                 if external_ids.setdefault(external_id, user.login) != user.login:
                     self._error((*path, "externalIds"), f"one of them belongs to {external_ids[external_id]!r} too")
             users[user.login] = user
+        for external_id, login in external_ids.items():
+            # Logins and external ids are looked up by the same text.
+            if external_id.strip().lower() in users and external_id.strip().lower() != login:
+                self._error(("users",), f"an external id of {login!r} is the login of another user")
         return users
 
     def _user(self, path: Path, value: dict[str, Any], edges: Mapping[str, FileEdge]) -> FileUser:

@@ -101,6 +101,10 @@ class TestModel(SynchronousTestCase):
             {"edges": {}, "users": {"a": {"externalIds": ["x"]}, "b": {"externalIds": ["x"]}}}, "users.b.externalIds"
         )
 
+    def test_an_external_id_may_not_be_the_login_of_another(self) -> None:
+        self.refuses({"edges": {}, "users": {"a": {"externalIds": ["B"]}, "b": {}}}, "users", "'a'")
+        self.assertIsNotNone(built({"edges": {}, "users": {"a": {"externalIds": ["a"]}}})[0])
+
     def test_warned(self) -> None:
         _, problems = built(self.with_user(roles={"edge9": "guest"}, colour="red"))
         paths = sorted(problem.path for problem in problems)

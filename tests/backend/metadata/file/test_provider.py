@@ -226,6 +226,16 @@ class TestReload(ProviderTestCase):
         self.assertEqual(provider.debug_metrics()["Metadata.File/Valid"], 1)
         self.assertEqual(self.events, [MetadataInitialized()])
 
+    def test_the_same_fault_again_is_not_logged_again(self) -> None:
+        self.write(EXAMPLE)
+        provider = self.start()
+        with captured_logs() as logs:
+            for _ in range(5):
+                self.write("{edges")
+                self.look()
+        self.assertEqual(provider.refusals, 5)
+        self.assertEqual(len([log for log in logs if log["log_level"].name == "error"]), 1)
+
     def test_a_file_that_still_grows_is_not_read(self) -> None:
         self.write(EXAMPLE)
         provider = self.start()

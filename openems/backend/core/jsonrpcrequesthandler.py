@@ -1,0 +1,304 @@
+"""Requests of users, whichever way they came: UI, REST or WebSocket of other backends (core.md 2, 3)."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from msgspec import Raw
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from openems.backend.core import appcenter, xlsx
+from openems.backend.core.querypool import QueryPool
+from openems.backend.core.roles import assert_user_role
+from openems.backend.interfaces import IDebugLoggable, IJsonRpcRequestHandler
+from openems.backend.models import User
+from openems.common import errors, jsonrpc
+from openems.common.channel import check_addresses
+from openems.common.edgeconfig import EMPTY_CONFIG, EdgeConfig
+from openems.common.errors import OpenemsError, generic
+from openems.common.jsonrpc import Members, Request, Success, new_id, raw
+from openems.common.methods import history
+from openems.common.methods.history import HistoryQuery
+from openems.common.resolution import Resolution, Unit
+from openems.common.role import Language, Role
+from openems.websocket.peer import DEFAULT_TIMEOUT
+
+ID = "coreJsonRpcRequestHandler0"
+#: Seconds an edge has to answer when its configuration is not stored.
+CONFIG_TIMEOUT = 10
+#: Edges of one request, and values (edges times channels) of one answer.
+MAX_EDGES = 10_000
+MAX_VALUES = 200_000
+EXPORT_RESOLUTION = Resolution(15, Unit.MINUTES)
+
+_INTERNAL = User(id="internal", user_id="internal", name="Backend", language=Language.EN)
+
+
+@implementer(IJsonRpcRequestHandler, IDebugLoggable)
+class JsonRpcRequestHandler:
+    """``app_center``: IAppCenterMetadata or None. ``threads`` builds spreadsheets; None: the reactor's own pool."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        metadata: Any,
+        edge_manager: Any,
+        timedata: Any,
+        *,
+        reactor: Any,
+        now: Callable[[], int],
+        app_center: Any = None,
+        pool_size: int = 20,
+        max_queue_size: int = 1000,
+        threads: ThreadPool | None = None,
+    ) -> None:
+        self._metadata = metadata
+        self._edge_manager = edge_manager
+        self._timedata = timedata
+        self._app_center = app_center
+        self._reactor = reactor
+        self._now = now
+        self._threads = threads
+        self._pool = QueryPool(pool_size, max_queue_size, reactor=reactor)
+
+    async def handle_request(self, context: str, user: User, request: Request) -> Any:
+        if request.method == "edgeRpc":
+            return await self._edge_rpc(user, request)
+        if request.method == "getEdgesStatus":
+            return self._edges_status(user, request)
+        if request.method == "getEdgesChannelsValues":
+            return self._edges_channels_values(user, request)
+        if request.method == "setGridConnSchedule":
+            return await self._grid_conn_schedule(user, request)
+        raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, request.method)
+
+    # --- fleet
+
+    def _edges_status(self, user: User, request: Request) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for edge_id in _limited(request.members().strings("edgeIds"), MAX_EDGES, "edges"):
+            assert_user_role(self._metadata, user, edge_id, Role.GUEST, request.method)
+            edge = self._metadata.get_edge(edge_id)
+            if edge is not None:
+                result[edge_id] = {"online": edge.online}
+        return result
+
+    def _edges_channels_values(self, user: User, request: Request) -> dict[str, Any]:
+        members = request.members()
+        edge_ids = sorted(set(_limited(members.strings("ids"), MAX_EDGES, "edges")))
+        channels = check_addresses(members.strings("channels"))
+        if len(edge_ids) * len(channels) > MAX_VALUES:
+            raise generic(f"Too many values: {len(edge_ids)} edges with {len(channels)} channels, at most {MAX_VALUES}")
+        result: dict[str, Any] = {}
+        for edge_id in edge_ids:
+            assert_user_role(self._metadata, user, edge_id, Role.GUEST, request.method)
+            if channels:
+                result[edge_id] = self._edge_manager.get_channel_values(edge_id, channels)
+        return result
+
+    async def _grid_conn_schedule(self, user: User, request: Request) -> Raw:
+        """The answer is the whole inner response, as in Java (wire.md 8, 36)."""
+        members = request.members()
+        edge_id = members.string("id")
+        schedule = []
+        for element in members.array("schedule"):
+            if not isinstance(element, dict):
+                raise OpenemsError(errors.JSON_NO_OBJECT, errors.short(errors.json_text(element), 100))
+            entry = Members(element)
+            schedule.append(
+                {
+                    "startTimestamp": entry.integer("startTimestamp", bits=64),
+                    "duration": entry.integer("duration"),
+                    "activePowerSetPoint": entry.integer("activePowerSetPoint"),
+                }
+            )
+        schedule.sort(key=lambda entry: -entry["startTimestamp"])
+        role = assert_user_role(self._metadata, user, edge_id, Role.ADMIN, request.method)
+        inner = Request(request.method, raw({"id": edge_id, "schedule": schedule}), request.id)
+        params = Raw(b'{"componentId":"ctrlBalancingSchedule0","payload":%b}' % inner.encode())
+        forwarded = Request("componentJsonApi", params, new_id(), request.timeout)
+        result = await self._edge_manager.send(edge_id, user, role, forwarded)
+        return Raw(Success(forwarded.id, result).encode())
+
+    # --- edgeRpc
+
+    async def _edge_rpc(self, user: User, request: Request) -> Raw:
+        members = request.members()
+        edge_id = members.string("edgeId")
+        payload = members.request()
+        role = assert_user_role(self._metadata, user, edge_id, Role.GUEST, request.method)
+        if payload.timeout is None and request.timeout is not None:
+            payload = Request(payload.method, payload.params, payload.id, request.timeout)
+        result = raw(await self._payload(user, role, edge_id, payload))
+        return Raw(b'{"payload":%b}' % Success(payload.id, result).encode())
+
+    async def _payload(self, user: User, role: Role, edge_id: str, payload: Request) -> Any:
+        if payload.method in history.METHODS:
+            return await self._query(user, edge_id, payload)
+        if payload.method == "getEdgeConfig":
+            return await self._edge_config(edge_id)
+        if payload.method == "appCenter":
+            inner = payload.members().request()
+            if inner.method in appcenter.USER_METHODS:
+                return await appcenter.handle_user_request(self._app_center, edge_id, user, inner)
+            if inner.method == "installAppWithSuppliedKey":
+                return await self._install_app(user, role, edge_id, inner)
+        elif payload.method == "componentJsonApi":
+            self._audit(user, edge_id, payload)
+        return await self._edge_manager.send(edge_id, user, role, payload)
+
+    async def _edge_config(self, edge_id: str) -> Raw:
+        """As stored; a configuration without components is asked for at the edge, if it is there (T027)."""
+        stored: Raw = await self._metadata.get_edge_config(edge_id)
+        if EdgeConfig(stored).components or not self._edge_manager.is_connected(edge_id):
+            return stored
+        inner = Request("getEdgeConfig", jsonrpc.EMPTY, new_id())
+        params = Raw(b'{"componentId":"_componentManager","payload":%b}' % inner.encode())
+        request = Request("componentJsonApi", params, new_id(), CONFIG_TIMEOUT)
+        try:
+            return await self._edge_manager.send(edge_id, _INTERNAL, Role.ADMIN, request)  # type: ignore[no-any-return]
+        except OpenemsError as e:
+            self._log.info("[{edge}] does not tell its configuration: {reason}", edge=edge_id, reason=e.message)
+            return stored or EMPTY_CONFIG
+
+    async def _install_app(self, user: User, role: Role, edge_id: str, inner: Request) -> Raw:
+        """The key is filled in, then the edge installs. Wrapped once, which is what the UI reads (ui.md 19, 35)."""
+        install = inner.members().request("installRequest", id_optional=True)
+        _expect(install, "componentJsonApi")
+        component = install.members()
+        add = component.request(id_optional=True)
+        _expect(add, "addAppInstance")
+        properties = dict(add.members().as_dict())
+        if not isinstance(properties.get("key"), str):
+            app_id = add.members().string("appId")
+            properties["key"] = await appcenter.provider(self._app_center).get_suppliable_key(user, edge_id, app_id)
+        with_key = Request(add.method, raw(properties), new_id())
+        component_id = jsonrpc.dumps(component.string("componentId"))
+        params = Raw(b'{"componentId":%b,"payload":%b}' % (component_id, with_key.encode()))
+        forwarded = Request(install.method, params, new_id(), install.timeout)
+        result: Raw = await self._edge_manager.send(edge_id, user, role, forwarded)
+        return result
+
+    def _audit(self, user: User, edge_id: str, payload: Request) -> None:
+        """System commands are recorded before they leave (core.md 3.5)."""
+        members = payload.members()
+        component_id = members.string("componentId")
+        inner = members.request(id_optional=True)
+        if component_id != "_host":
+            return
+        values = inner.members()
+        if inner.method == "executeSystemCommand":
+            self._metadata.log_generic_system_log(
+                edge_id,
+                user,
+                f"Systemcommand: {values.string('command')}",
+                {
+                    "Sudo": _flag(values.optional_boolean("sudo")),
+                    "Command": values.string("command"),
+                    "Username": values.optional_string("username") or "",
+                    "Password": "[SET]" if values.optional_string("password") else "[NOT_SET]",
+                    "Run in Background": _flag(values.optional_boolean("runInBackground")),
+                },
+            )
+        elif inner.method == "executeSystemUpdate":
+            self._metadata.log_generic_system_log(edge_id, user, "Systemupdate", {})
+        elif inner.method == "executeSystemRestart":
+            kind = values.optional_string("type")
+            self._metadata.log_generic_system_log(edge_id, user, "Systemrestart", {"type": kind} if kind else {})
+
+    # --- history
+
+    async def _query(self, user: User, edge_id: str, payload: Request) -> Any:
+        query = HistoryQuery.parse(payload.method, payload.members())
+        timeout = payload.timeout if payload.timeout is not None and payload.timeout > 0 else DEFAULT_TIMEOUT
+        if query.method == history.EXPORT:
+            language = user.language or Language.DE
+            return await self._pool.run(
+                user.id, (edge_id, query, language), lambda: self._export(edge_id, query, language), timeout
+            )
+        return await self._pool.run(user.id, (edge_id, query), lambda: self._answer(edge_id, query), timeout)
+
+    async def _answer(self, edge_id: str, query: HistoryQuery) -> Raw:
+        if query.resolution is None:
+            energy = await self._timedata.query_historic_energy(
+                edge_id, query.from_date, query.to_date, query.channels
+            )
+            return raw({"data": energy})
+        ask = (
+            self._timedata.query_historic_data
+            if query.method == history.DATA
+            else self._timedata.query_historic_energy_per_period
+        )
+        answer = await ask(edge_id, query.from_date, query.to_date, query.channels, query.resolution)
+        return raw(history.table(answer.timestamps, answer.data))
+
+    async def _export(self, edge_id: str, query: HistoryQuery, language: Language) -> dict[str, str]:
+        config = EdgeConfig(await self._edge_config(edge_id))
+        details = xlsx.details_of(config)
+        power = await self._timedata.query_historic_data(
+            edge_id,
+            query.from_date,
+            query.to_date,
+            sorted({*xlsx.POWER_CHANNELS, *(item.channel for item in details.items)}),
+            EXPORT_RESOLUTION,
+        )
+        energy = await self._timedata.query_historic_energy(
+            edge_id, query.from_date, query.to_date, sorted(xlsx.ENERGY_CHANNELS)
+        )
+        created = datetime.datetime.fromtimestamp(self._now() / 1000, query.from_date.tzinfo)
+        workbook = await deferToThreadPool(
+            self._reactor,
+            self._threads or self._reactor.getThreadPool(),
+            xlsx.workbook,
+            edge_id,
+            created,
+            query.from_date,
+            query.to_date,
+            power,
+            energy,
+            details,
+            language,
+        )
+        return {"payload": base64.b64encode(workbook).decode()}
+
+    # --- IDebugLoggable
+
+    def debug_log(self) -> str | None:
+        pool = self._pool
+        return (
+            f"[Core.JsonRpcRequestHandler] [monitor] Timedata-Executor: Pool: {pool.running}/{pool.size}, "
+            f"Pending: {pool.queued}, Completed: {pool.completed}, Active: {pool.running}, "
+            f"RejectedExecutions:{pool.rejected}"
+        )
+
+    def debug_metrics(self) -> Mapping[str, int | float]:
+        pool = self._pool
+        return {
+            f"{ID}/PoolSize": pool.running,
+            f"{ID}/MaxPoolSize": pool.size,
+            f"{ID}/Active": pool.running,
+            f"{ID}/Pending": pool.queued,
+            f"{ID}/Completed": pool.completed,
+        }
+
+
+def _limited(elements: list[str], most: int, what: str) -> list[str]:
+    if len(elements) > most:
+        raise generic(f"Too many {what}: {len(elements)}, at most {most}")
+    return elements
+
+
+def _expect(request: Request, method: str) -> None:
+    if request.method != method:
+        raise generic(f"JSON-RPC Methods to not match: {errors.short(request.method, 100)}, {method}")
+
+
+def _flag(value: bool | None) -> str:
+    return "true" if value else "false"
