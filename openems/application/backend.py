@@ -209,7 +209,10 @@ class Backend:
     def _ui_interface(self, own: str | None) -> str:
         """Where logins are not checked, nobody else's machine may reach them unless an address was named."""
         interface = self.configuration.interface(own)
-        if getattr(self.metadata, "logins_checked", True) or interface in LOOPBACK:
+        file = self.configuration.metadata_file
+        # Users may vanish from the file later, so what counts is the switch.
+        unchecked = self.configuration.metadata_dummy is not None or (file is not None and file.single_user)
+        if not unchecked or interface in LOOPBACK:
             return interface
         if not interface:
             self._log.warn("LOGINS ARE NOT CHECKED: the UI is served on 127.0.0.1 only")

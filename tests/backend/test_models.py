@@ -100,7 +100,9 @@ class Shapes(SynchronousTestCase):
                 ("sumState", "OK"),
             ],
         )
-        self.assertEqual(list(edge.json()), ["id", "comment", "version", "producttype", "online", "sumState", "lastmessage"])
+        self.assertEqual(
+            list(edge.json()), ["id", "comment", "version", "producttype", "online", "sumState", "lastmessage"]
+        )
 
     def test_instants(self) -> None:
         """wire.md 9.4"""

@@ -227,9 +227,7 @@ class JsonRpcRequestHandler:
 
     async def _answer(self, edge_id: str, query: HistoryQuery) -> Raw:
         if query.resolution is None:
-            energy = await self._timedata.query_historic_energy(
-                edge_id, query.from_date, query.to_date, query.channels
-            )
+            energy = await self._timedata.query_historic_energy(edge_id, query.from_date, query.to_date, query.channels)
             return raw({"data": energy})
         ask = (
             self._timedata.query_historic_data

@@ -8,8 +8,8 @@ from typing import Any
 
 from openems.backend.models import OrderItem, PageRequest, SetupProtocolCoreInfo, UserAlertingSettings
 from openems.common import errors
-from openems.common.instant import instant
 from openems.common.errors import OpenemsError, generic, json_text, short
+from openems.common.instant import instant
 from openems.common.jsonrpc import Members
 from openems.common.role import Level, Role
 

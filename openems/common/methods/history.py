@@ -45,7 +45,9 @@ class HistoryQuery(msgspec.Struct, frozen=True):
         resolution = None
         if method == DATA:
             resolution = (
-                Resolution.parse(members.any("resolution")) if "resolution" in members else automatic(from_date, to_date)
+                Resolution.parse(members.any("resolution"))
+                if "resolution" in members
+                else automatic(from_date, to_date)
             )
         elif method == ENERGY_PER_PERIOD:
             resolution = Resolution.parse(members.any("resolution"))
@@ -54,7 +56,9 @@ class HistoryQuery(msgspec.Struct, frozen=True):
             raise generic(f"Too many channels: {len(channels)}, at most {MAX_CHANNELS}")
         query = cls(method, from_date, to_date, channels, resolution)
         if resolution is not None and len(query.grid()) * len(channels) > MAX_VALUES:
-            raise generic(f"Too many values: ask for a shorter period, fewer channels or a coarser resolution than {resolution}")
+            raise generic(
+                f"Too many values: ask for a shorter period, fewer channels or a coarser resolution than {resolution}"
+            )
         return query
 
     def grid(self) -> Grid:
