@@ -17,7 +17,7 @@ from twisted.internet.protocol import DatagramProtocol, ProcessProtocol
 from twisted.python.failure import Failure
 
 import openems
-from openems.application import config
+from openems.application import config, simulator
 from openems.application.service import embedded
 
 DEFAULT_EDGES = 3
@@ -182,7 +182,9 @@ class Demo:
         self._timeout.cancel()
         fleet = self._state_dir / "fleet.json"
         _write_private(fleet, json.dumps(self._prepared.edges, indent=2) + "\n")
-        self._spawn("simulator", simulator_arguments(fleet, 8081 + self._offset, self._state_dir))
+        if simulator.available():
+            url = f"ws://127.0.0.1:{8081 + self._offset}"
+            self._spawn("simulator", ["openems-simulator", "--url", url, "--fleet", str(fleet)])
         self._say(self.welcome())
         self._say("ready")
 
@@ -201,7 +203,8 @@ class Demo:
                 f"  Edge.Manager   ws://127.0.0.1:{ports['edge.manager']}",
                 f"  health         http://127.0.0.1:{ports['health']}",
                 f"  login          admin, password {password or 'as before'}",
-                f"  fleet          {len(edges)} edges: {next(iter(edges))} to {list(edges)[-1]}",
+                f"  fleet          {len(edges)} edges: {next(iter(edges))} to {list(edges)[-1]}"
+                + ("" if simulator.available() else " (known, but not simulated by this installation)"),
                 f"  state and logs {self._state_dir.resolve()}",
                 "  stop           Ctrl-C",
             ]
@@ -226,10 +229,6 @@ class Demo:
         # The fleet first: so its edges end as edges do, and the last data is history.
         done = DeferredList([child.terminate(self._reactor) for child in reversed(self._children)])
         return done.addCallback(lambda _: _remove(self._sockets))
-
-
-def simulator_arguments(fleet: Path, port: int, state_dir: Path) -> list[str]:
-    return ["openems-simulator", "--url", f"ws://127.0.0.1:{port}", "--fleet", str(fleet)]
 
 
 def _write_private(path: Path, text: str) -> None:

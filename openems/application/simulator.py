@@ -1,3 +1,75 @@
 """``twistd -n openems-simulator``: the simulated fleet as a Twisted service."""
 
 from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+
+from openems.application.config import BadConfiguration, read_text
+from openems.application.service import SignalledService
+from openems.application.systemd import Systemd
+
+#: Where the fleet comes from: ``Fleet(url, apikeys, *, reactor, now)`` with ``async start()`` and ``async stop()``.
+FLEET = "openems.simulator.fleet"
+
+
+class Options(UsageOptions):
+    optParameters = [
+        ["url", "u", "ws://127.0.0.1:8081", "Where edges connect to."],
+        ["fleet", "f", None, "A JSON file of edge id -> apikey."],
+    ]
+
+
+def available() -> bool:
+    """False for an installation without the simulator."""
+    return importlib.util.find_spec(FLEET) is not None
+
+
+def read_fleet(path: str) -> dict[str, str]:
+    """Edge id -> apikey. Raises :class:`BadConfiguration`."""
+    try:
+        fleet = json.loads(read_text(Path(path)))
+    except ValueError as e:
+        raise BadConfiguration(path, [f"{path}: no valid JSON: {e}"]) from None
+    if not isinstance(fleet, dict) or not all(isinstance(apikey, str) for apikey in fleet.values()):
+        raise BadConfiguration(path, [f"{path}: is no object of edge id -> apikey"])
+    return fleet
+
+
+class SimulatorService(SignalledService):
+    def __init__(self, fleet: Any, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._fleet = fleet
+        self._systemd = Systemd(os.environ, reactor=reactor)
+
+    async def begin(self) -> None:
+        await self._fleet.start()
+        self._systemd.ready("the fleet runs")
+
+    async def end(self) -> None:
+        self._systemd.stopping()
+        await self._fleet.stop()
+
+
+def makeService(options: Options) -> SimulatorService:
+    from twisted.internet import reactor
+
+    from openems.application.service import now_milliseconds
+
+    if options["fleet"] is None:
+        raise UsageError("--fleet FILE is needed")
+    if not available():
+        raise UsageError("the simulator is not part of this installation")
+    try:
+        apikeys = read_fleet(options["fleet"])
+    except BadConfiguration as e:
+        raise UsageError("\n".join(e.problems)) from None
+    fleet = importlib.import_module(FLEET).Fleet(options["url"], apikeys, reactor=reactor, now=now_milliseconds)
+    return SimulatorService(fleet, reactor)

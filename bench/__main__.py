@@ -1,0 +1,280 @@
+"""``python -m bench NAME``: one benchmark; the last line of its output is one JSON object."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.generator import Generator, NoCompiler, build
+from bench.process import ROOT, Server
+
+RESULTS = ROOT / "docs" / "performance.md"
+HEAD = "| date | commit | machine | benchmark | figures | command |"
+#: The server on the first processor, whatever loads it on the others.
+CPUS = sorted(os.sched_getaffinity(0))
+SERVER_CPU = {CPUS[0]}
+LOAD_CPUS = set(CPUS[1:]) or SERVER_CPU
+
+Options = argparse.Namespace
+
+
+def _ingest_run(kind: str, options: Options, **server: Any) -> dict[str, Any]:
+    """One run: ``messages_per_cpu_second`` of the server, proven by an answer to each edge after its last message."""
+    with Server(kind, cpus=SERVER_CPU, edges=options.edges, **server) as running:
+        generator = Generator(
+            "ingest",
+            LOAD_CPUS,
+            port=running.ports["edge"],
+            edges=options.edges,
+            values=options.values,
+            messages=max(1, options.messages // options.edges),
+            seconds=options.seconds,
+        )
+        try:
+            generator.ready()
+            before = running.figures()
+            began = time.monotonic()
+            figures = generator.run()
+            after = running.figures("flush")
+            figures["flushed_seconds"] = time.monotonic() - began
+        finally:
+            generator.end()
+    _all_answered(figures)
+    cpu = after["cpu_seconds"] - before["cpu_seconds"]
+    figures["server_cpu_seconds"] = round(cpu, 3)
+    figures["messages_per_cpu_second"] = round(figures["messages"] / cpu)
+    figures["rss_bytes"] = after["rss_bytes"]
+    figures["metrics"] = after.get("metrics", {})
+    if kind == "backend" and figures["metrics"]["edgewebsocket0/Messages"] < figures["messages"]:
+        raise RuntimeError(f"messages were lost: {figures}")
+    return figures
+
+
+def _all_answered(figures: dict[str, Any]) -> None:
+    if figures["answered"] != figures["edges"]:
+        raise RuntimeError(f"{figures['edges'] - figures['answered']} edges got no answer: {figures}")
+
+
+def ingest(options: Options) -> dict[str, Any]:
+    """Edge to cache, history off, beside the bare limit, in turns."""
+    bare, ours = [], []
+    for _ in range(options.rounds):
+        bare.append(_ingest_run("bare", options)["messages_per_cpu_second"])
+        ours.append(_ingest_run("backend", options, profile=options.profile)["messages_per_cpu_second"])
+    return {
+        "ratio": round(statistics.median(ours) / statistics.median(bare), 3),
+        "backend_messages_per_cpu_second": round(statistics.median(ours)),
+        "bare_messages_per_cpu_second": round(statistics.median(bare)),
+        "ratios_of_rounds": [round(a / b, 3) for a, b in zip(ours, bare, strict=True)],
+        "edges": options.edges,
+        "values_per_message": options.values,
+    }
+
+
+def ingest_sqlite(options: Options) -> dict[str, Any]:
+    """The same with history; until everything is in the file."""
+    runs = [_ingest_run("backend", options, history="sqlite", profile=options.profile) for _ in range(options.rounds)]
+    best = sorted(runs, key=lambda run: run["flushed_seconds"])[len(runs) // 2]
+    metrics = {name: value for name, value in best["metrics"].items() if name.startswith("timedata0/")}
+    rows = metrics["timedata0/Rows"]
+    return {
+        "written_values_per_cpu_second": round(rows / best["server_cpu_seconds"]),
+        "written_values_per_second": round(rows / best["flushed_seconds"]),
+        "taken_values": best["messages"] * options.values,
+        "written_values": rows,
+        "messages_per_cpu_second": best["messages_per_cpu_second"],
+        "edges": options.edges,
+        "history": metrics,
+    }
+
+
+def idle(options: Options) -> dict[str, Any]:
+    """What a silent edge costs the backend in memory."""
+    with Server("backend", cpus=SERVER_CPU, edges=options.edges) as server:
+        before = server.figures()
+        generator = Generator(
+            "idle", LOAD_CPUS, port=server.ports["edge"], edges=options.edges, seconds=min(options.seconds, 3)
+        )
+        try:
+            generator.ready()
+            generator.go()
+            after = server.figures()
+            figures = generator.figures()
+        finally:
+            generator.end()
+    if figures["open"] != options.edges:
+        raise RuntimeError(f"edges were lost: {figures}")
+    return {
+        "bytes_per_silent_edge": round((after["rss_bytes"] - before["rss_bytes"]) / options.edges),
+        "edges": options.edges,
+        "rss_bytes": after["rss_bytes"],
+    }
+
+
+def _watched(options: Options, edges: int, watchers: int, watched: int) -> dict[str, Any]:
+    with Server("backend", cpus=SERVER_CPU, edges=edges, profile=options.profile) as server:
+        generator = Generator(
+            "hold", LOAD_CPUS, port=server.ports["edge"], edges=edges, values=25, seconds=options.seconds
+        )
+        viewer = None
+        try:
+            generator.ready()
+            step = max(1, edges // watched)
+            names = [f"edge{n}" for n in range(0, step * watched, step)]
+            command = [sys.executable, "-m", "bench.watchers", str(server.ports["ui.websocket"]), str(watchers)]
+            viewer = subprocess.Popen(
+                [*command, str(options.seconds + 1), *names], stdout=subprocess.PIPE, text=True, cwd=ROOT
+            )
+            os.sched_setaffinity(viewer.pid, LOAD_CPUS)
+            assert viewer.stdout is not None
+            if viewer.stdout.readline() != "ready\n":
+                raise RuntimeError("the watchers did not get ready")
+            before = server.figures()
+            figures = generator.run()
+            after = server.figures()
+            seen = json.loads(viewer.stdout.readline())
+        finally:
+            generator.end()
+            if viewer is not None:
+                if viewer.poll() is None:
+                    try:
+                        viewer.wait(5)
+                    except subprocess.TimeoutExpired:
+                        viewer.kill()
+                viewer.wait()
+    _all_answered(figures)
+    expected = watchers * (figures["messages"] // edges)
+    return {
+        **seen,
+        "edges": edges,
+        "messages": figures["messages"],
+        "lost_messages": figures["messages"] - after["metrics"]["edgewebsocket0/Messages"],
+        "missing_pushes": expected - seen["pushes"],
+        "server_cpu_share": round((after["cpu_seconds"] - before["cpu_seconds"]) / figures["seconds"], 3),
+        "server_cpu_seconds": round(after["cpu_seconds"] - before["cpu_seconds"], 3),
+        "rss_bytes": after["rss_bytes"],
+        "seconds": figures["seconds"],
+    }
+
+
+def hold(options: Options) -> dict[str, Any]:
+    """Edges at the real cadence, the server on one core; from the edge's clock to the push at the UI."""
+    return _watched(options, options.edges, options.watchers, options.watchers)
+
+
+def fanout(options: Options) -> dict[str, Any]:
+    """One edge, many watchers."""
+    figures = _watched(options, 1, options.watchers, 1)
+    figures["pushes_per_cpu_second"] = round(figures["pushes"] / figures["server_cpu_seconds"])
+    return figures
+
+
+def storm(options: Options) -> dict[str, Any]:
+    """All edges connect at once; until each got an answer."""
+    with Server("backend", cpus=SERVER_CPU, edges=options.edges) as server:
+        before = server.figures()
+        done = subprocess.run(
+            [str(build()), "storm", f"port={server.ports['edge']}", f"edges={options.edges}", "seconds=120"],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        after = server.figures()
+    figures = json.loads(done.stdout)
+    return {
+        "all_answered_seconds": figures["connect_seconds"],
+        "failed": figures["failed"] + figures["edges"] - figures["answered"],
+        "edges": options.edges,
+        "server_cpu_seconds": round(after["cpu_seconds"] - before["cpu_seconds"], 3),
+    }
+
+
+def history(options: Options) -> dict[str, Any]:
+    """A day of five-minute values of ten channels, through the provider and as bare SQL."""
+    from bench.history import measure
+
+    return measure(edges=options.edges, days=options.days, rounds=options.rounds)
+
+
+#: Name -> what to run, and the options that differ from the usual ones.
+BENCHMARKS: dict[str, tuple[Callable[[Options], dict[str, Any]], dict[str, Any]]] = {
+    "ingest": (ingest, {}),
+    "ingest-sqlite": (ingest_sqlite, {"rounds": 1}),
+    "idle": (idle, {"edges": 2000}),
+    "hold": (hold, {"edges": 2000, "watchers": 20}),
+    "fanout": (fanout, {"watchers": 500}),
+    "storm": (storm, {"edges": 2000}),
+    "history": (history, {"edges": 20, "rounds": 20}),
+}
+USUAL = {"edges": 100, "values": 120, "messages": 100_000, "seconds": 10.0, "rounds": 3, "watchers": 20, "days": 365}
+
+
+def record(result: dict[str, Any]) -> None:
+    """One more row of the table in docs/performance.md."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    ).stdout.strip()
+    figures = ", ".join(
+        f"{name} {value}" for name, value in result.items() if name not in ("name", "command", "history")
+    )
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    row = f"| {day} | {commit} | {machine()} | {result['name']} | {figures} | `{result['command']}` |"
+    text = RESULTS.read_text() if RESULTS.exists() else "# Performance\n"
+    if HEAD not in text:
+        text += f"\n## Results\n\n{HEAD}\n|---|---|---|---|---|---|\n"
+    lines = text.splitlines()
+    end = lines.index(HEAD) + 2
+    while end < len(lines) and lines[end].startswith("|"):
+        end += 1
+    lines.insert(end, row)
+    RESULTS.write_text("\n".join(lines) + "\n")
+
+
+def machine() -> str:
+    model = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    return f"{model}, {len(CPUS)} cores, CPython {platform.python_version()}"
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
+    parser.add_argument("name", choices=BENCHMARKS)
+    for name, value in USUAL.items():
+        parser.add_argument(f"--{name}", type=type(value))
+    parser.add_argument("--record", action="store_true", help="append a row to docs/performance.md")
+    parser.add_argument("--profile", metavar="FILE", help="cProfile of the backend; slows it down")
+    options = parser.parse_args(arguments)
+    run, own = BENCHMARKS[options.name]
+    for name, value in {**USUAL, **own}.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    for name in USUAL:
+        if getattr(options, name) <= 0:
+            parser.error(f"--{name} must be more than 0")
+    words = [word for word in arguments if word != "--record"]
+    try:
+        result = {"name": options.name, **run(options), "command": "./dev bench " + " ".join(words)}
+    except NoCompiler as e:
+        print(e, file=sys.stderr)
+        return 1
+    if options.record:
+        record(result)
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,152 @@
+"""A server in its own process: ``python -m bench.server bare|backend ...``.
+
+Prints one JSON object with its ports when it listens; answers each line on stdin with its own figures; ends with
+stdin. ``--profile FILE`` writes what cProfile saw between the first and the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import epollreactor
+
+epollreactor.install()
+
+from twisted.internet import reactor as _reactor  # noqa: E402
+from twisted.internet.defer import Deferred  # noqa: E402
+from twisted.internet.stdio import StandardIO  # noqa: E402
+from twisted.protocols.basic import LineReceiver  # noqa: E402
+
+reactor: Any = _reactor
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def configuration(folder: Path, edges: int, history: str) -> str:
+    """TOML of a backend for ``edges`` edges, apikeys ``apikey0`` and so on; any login is taken."""
+    from openems.application import config
+
+    metadata = {
+        "edges": {
+            f"edge{n}": {"comment": f"Edge {n}", "apikey": f"apikey{n}", "setuppassword": f"setup{n}"}
+            for n in range(edges)
+        }
+    }
+    path = folder / "metadata.json"
+    path.write_text(json.dumps(metadata))
+    path.chmod(0o600)
+    sections: dict[str, Any] = {
+        "backend": {"stateDir": str(folder), "interface": "127.0.0.1"},
+        "health": {"enabled": False},
+        "edge": {"port": free_port()},
+        "ui.websocket": {"port": free_port()},
+        "metadata.file": {"path": str(path), "singleUser": True},
+    }
+    if history == "sqlite":
+        sections["timedata.sqlite"] = [{"id": "timedata0", "path": str(folder / "history.sqlite")}]
+    return config.to_toml(sections)
+
+
+class Control(LineReceiver):
+    delimiter = b"\n"
+
+    def __init__(self, figures: Any, profile: str | None) -> None:
+        self._figures = figures
+        self._profile = cProfile.Profile() if profile else None
+        self._profile_path = profile
+        self._asked = False
+
+    def lineReceived(self, line: bytes) -> None:
+        if self._profile is not None:
+            if self._asked:
+                self._profile.disable()
+            else:
+                self._profile.enable()
+        self._asked = True
+        Deferred.fromCoroutine(self._answer(line))
+
+    async def _answer(self, line: bytes) -> None:
+        self.sendLine(json.dumps(await self._figures(line.decode())).encode())
+
+    def connectionLost(self, reason: Any = None) -> None:
+        if self._profile is not None and self._profile_path:
+            self._profile.disable()
+            self._profile.dump_stats(self._profile_path)
+        if reactor.running:
+            reactor.stop()
+
+
+async def serve(options: argparse.Namespace) -> None:
+    backend: Any = None
+    if options.kind == "bare":
+        from bench import bareserver
+
+        ports = {"edge": await bareserver.start(reactor)}
+    else:
+        from openems.application import config
+        from openems.application.backend import Backend
+
+        text = configuration(Path(options.folder), options.edges, options.history)
+        parsed = config.parse(text, "the benchmark")
+        backend = Backend(
+            parsed[0] if isinstance(parsed, tuple) else parsed,
+            reactor=reactor,
+            now=lambda: time.time_ns() // 1_000_000,
+        )
+        await backend.start()
+        await backend.listening()
+        ports = backend.ports
+        reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(backend.stop()))
+
+    async def figures(question: str) -> dict[str, Any]:
+        if question == "flush":
+            for provider in backend.timedata if backend is not None else ():
+                await provider.flush()
+        answer: dict[str, Any] = {"cpu_seconds": time.process_time(), "rss_bytes": rss()}
+        if backend is not None:
+            answer["metrics"] = dict(backend.edge_manager.debug_metrics())
+            for provider in backend.timedata:
+                answer["metrics"].update(provider.debug_metrics())
+        return answer
+
+    control = Control(figures, options.profile)
+    StandardIO(control)
+    control.sendLine(json.dumps(ports).encode())
+
+
+def rss() -> int:
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="bench.server")
+    parser.add_argument("kind", choices=("bare", "backend"))
+    parser.add_argument("--edges", type=int, default=100)
+    parser.add_argument("--history", choices=("off", "sqlite"), default="off")
+    parser.add_argument("--folder", default=".")
+    parser.add_argument("--profile")
+    options = parser.parse_args()
+
+    def failed(failure: Any) -> None:
+        failure.printTraceback(sys.stderr)
+        reactor.stop()
+
+    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(serve(options)).addErrback(failed))
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main()

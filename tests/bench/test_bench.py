@@ -1,0 +1,53 @@
+"""The benchmarks run: a few edges, one second."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from bench.process import ROOT
+
+
+class TestBench(SynchronousTestCase):
+    if shutil.which("cc") is None and os.environ.get("CI") != "true":
+        skip = "the load generator needs a C compiler (cc)"
+
+    def bench(self, *words: str) -> dict[str, Any]:
+        run = subprocess.run(
+            [sys.executable, "-m", "bench", *words], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        self.assertEqual(run.returncode, 0, run.stderr)
+        result: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+        self.assertEqual(result["name"], words[0])
+        self.assertEqual(result["command"], "./dev bench " + " ".join(words))
+        return result
+
+    def test_ingest(self) -> None:
+        result = self.bench("ingest", "--edges", "5", "--messages", "500", "--seconds", "1", "--rounds", "1")
+        self.assertGreater(result["backend_messages_per_cpu_second"], 0)
+        self.assertGreater(result["ratio"], 0)
+
+    def test_ingest_sqlite_every_value_is_written(self) -> None:
+        result = self.bench("ingest-sqlite", "--edges", "5", "--messages", "50", "--seconds", "1")
+        self.assertGreater(result["written_values"], 0)
+        self.assertLessEqual(result["written_values"], result["taken_values"])
+
+    def test_hold_loses_nothing(self) -> None:
+        result = self.bench("hold", "--edges", "5", "--watchers", "5", "--seconds", "1")
+        self.assertEqual((result["lost_messages"], result["missing_pushes"]), (0, 0))
+        self.assertEqual(result["pushes"], 5)
+
+    def test_history_agrees_with_the_bare_sql(self) -> None:
+        result = self.bench("history", "--edges", "1", "--days", "3", "--rounds", "3")
+        self.assertEqual(result["queries"], 3)
+
+    def test_unknown_name(self) -> None:
+        run = subprocess.run([sys.executable, "-m", "bench", "nonsense"], cwd=ROOT, capture_output=True, text=True)
+        self.assertEqual(run.returncode, 2)
+        self.assertIn("ingest", run.stderr)
