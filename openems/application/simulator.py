@@ -24,6 +24,10 @@ class Options(UsageOptions):
     optParameters = [
         ["url", "u", "ws://127.0.0.1:8081", "Where edges connect to."],
         ["fleet", "f", None, "A JSON file of edge id -> apikey."],
+        ["scenario", "s", "steady", "What happens: steady, outage, fault or storm."],
+        ["cycle", "c", 1.0, "Seconds between two messages of an edge.", float],
+        ["seed", None, 1, "The same seed gives the same values.", int],
+        ["backfill-days", "b", 0.0, "Days of history each edge sends before its live data.", float],
     ]
 
 
@@ -71,5 +75,17 @@ def makeService(options: Options) -> SimulatorService:
         apikeys = read_fleet(options["fleet"])
     except BadConfiguration as e:
         raise UsageError("\n".join(e.problems)) from None
-    fleet = importlib.import_module(FLEET).Fleet(options["url"], apikeys, reactor=reactor, now=now_milliseconds)
+    try:
+        fleet = importlib.import_module(FLEET).Fleet(
+            options["url"],
+            apikeys,
+            reactor=reactor,
+            now=now_milliseconds,
+            scenario=options["scenario"],
+            cycle=options["cycle"],
+            seed=options["seed"],
+            backfill_days=options["backfill-days"],
+        )
+    except ValueError as e:
+        raise UsageError(str(e)) from None
     return SimulatorService(fleet, reactor)

@@ -1,0 +1,257 @@
+"""One simulated edge: what it sends, when, and how it answers (edge.md 4)."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.task import LoopingCall
+
+from openems.common import errors, jsonrpc
+from openems.common.data import Value
+from openems.common.errors import OpenemsError, generic
+from openems.common.jsonrpc import Members, Notification, Request, raw
+from openems.common.role import Role
+from openems.simulator.configuration import VERSION, Configuration
+from openems.simulator.energyflow import Household
+from openems.websocket.peer import Connection
+
+#: Seconds after which everything is sent again.
+FULL = 300
+AGGREGATION = 300_000
+#: Milliseconds a value set by a user is held.
+HOLD = 60_000
+#: Timestamps in one resendData message.
+RESEND_ROWS = 288
+LOG_INTERVAL = 5.0
+
+_ROLES = {
+    "updateComponentConfig": Role.OWNER,
+    "createComponentConfig": Role.INSTALLER,
+    "deleteComponentConfig": Role.INSTALLER,
+    "setChannelValue": Role.ADMIN,
+}
+
+
+class SimulatedEdge:
+    """State outlives connections; :meth:`endpoint` is the factory for each of them. ``now`` gives epoch ms."""
+
+    def __init__(
+        self, number: int, *, seed: int, reactor: Any, now: Callable[[], int], cycle: float, backfill_days: float
+    ) -> None:
+        self.number = number
+        self.configuration = Configuration()
+        self.household = Household(seed, number)
+        self.connection: Connection | None = None
+        self._reactor = reactor
+        self._now = now
+        self._cycle_ms = max(1, round(cycle * 1000))
+        self._sent: dict[str, Value] = {}
+        self._full_due = 0
+        self._window: int | None = None
+        self._last: dict[str, Value] = {}
+        self._held: dict[str, tuple[Value, int]] = {}
+        self._log_subscribed = False
+        self._away_since: int | None = now() - round(backfill_days * 86_400_000) if backfill_days else None
+        self._cycle = LoopingCall(self._run)
+        self._cycle.clock = reactor
+        self._cycle_seconds = cycle
+        self._log = LoopingCall(self._log_line)
+        self._log.clock = reactor
+
+    def start(self) -> None:
+        self._cycle.start(self._cycle_seconds, now=False)
+        self._log.start(LOG_INTERVAL, now=False)
+
+    def stop(self) -> None:
+        for loop in (self._cycle, self._log):
+            if loop.running:
+                loop.stop()
+
+    def endpoint(self, connection: Connection) -> _Link:
+        return _Link(self, connection)
+
+    # --- connection
+
+    def opened(self, connection: Connection) -> None:
+        self.connection = connection
+        self._notify("edgeConfig", self.configuration.json())
+        self._full_due = 0
+        if self._away_since is not None:
+            since, self._away_since = self._away_since, None
+            self._resend(since)
+
+    def closed(self) -> None:
+        self.connection = None
+        self._away_since = self._now()
+
+    def _resend(self, since: int) -> None:
+        """What happened while nobody listened, in steps of five minutes."""
+        step = AGGREGATION
+        rows: dict[str, dict[str, Value]] = {}
+        for time in range(since - since % step + step, self._now(), step):
+            rows[str(time)] = self.household.step(time)
+            if len(rows) == RESEND_ROWS:
+                self._notify("resendData", rows)
+                rows = {}
+        if rows:
+            self._notify("resendData", rows)
+
+    # --- each cycle
+
+    def _run(self) -> None:
+        now = self._now()
+        time = now - now % self._cycle_ms
+        values = self.household.step(time)
+        values["_meta/Version"] = VERSION
+        for address, (value, until) in tuple(self._held.items()):
+            if now > until:
+                del self._held[address]
+            else:
+                values[address] = value
+        self._last = values
+        if self.connection is None:
+            return
+        self._aggregate(now)
+        if now >= self._full_due:
+            self._full_due = now + (FULL + 1) * 1000
+            changed = values
+        else:
+            sent = self._sent
+            changed = {a: v for a, v in values.items() if sent.get(a, _NOT_SENT) != v}
+        if self._notify("timestampedData", {str(time): dict(sorted(changed.items()))} if changed else {}):
+            self._sent = values
+
+    def _aggregate(self, now: int) -> None:
+        window = now - now % AGGREGATION
+        if self._window is not None and window > self._window and self._last:
+            self._notify("aggregatedData", {str(self._window): self._last})
+        self._window = window
+
+    def _log_line(self) -> None:
+        if not self._log_subscribed:
+            return
+        now = datetime.datetime.fromtimestamp(self._now() / 1000, datetime.UTC)
+        soc, grid = self._last.get("_sum/EssSoc"), self._last.get("_sum/GridActivePower")
+        self._notify(
+            "systemLog",
+            {
+                "line": {
+                    "time": now.isoformat(timespec="milliseconds"),
+                    "level": "INFO",
+                    "source": "io.openems.edge.controller.debuglog.ControllerDebugLogImpl",
+                    "message": f"[ctrlDebugLog0] _sum[State:Ok Ess SoC:{soc} % Grid:{grid} W]",
+                }
+            },
+        )
+
+    def _notify(self, method: str, params: Any) -> bool:
+        return self.connection is not None and self.connection.notify(Notification(method, raw(params)))
+
+    # --- requests
+
+    def answer(self, request: Request) -> Any:
+        """The ``result`` of a request of the backend."""
+        if request.method != "authenticatedRpc":
+            raise generic(f'Endpoint with method "{request.method}" is not defined!')
+        try:
+            members = request.members()
+            user = Members(members.object("user"))
+            name = f"{user.string('id')}: {user.string('name')}"
+            role = Role.parse(user.string("role"))
+            inner = members.request()
+        except OpenemsError:
+            raise generic("No response") from None
+        return {"payload": self._success(*self._dispatch(inner, name, role))}
+
+    def _dispatch(self, inner: Request, user: str, role: Role) -> tuple[str, Any]:
+        """The id and result of the innermost request that was handled."""
+        required = _ROLES.get(inner.method, Role.GUEST)
+        if not role.is_at_least(required):
+            raise OpenemsError(errors.COMMON_ROLE_ACCESS_DENIED, inner.method, role.name)
+        members = inner.members()
+        if inner.method == "getEdgeConfig":
+            return inner.id, self.configuration.json()
+        if inner.method == "subscribeSystemLog":
+            self._log_subscribed = members.boolean("subscribe")
+            return inner.id, {"payload": self._success(inner.id, {})}
+        if inner.method == "componentJsonApi":
+            nested = members.request(id_optional=True)
+            return nested.id, self._component(members.string("componentId"), nested)
+        if inner.method == "setChannelValue":
+            address = f"{members.string('componentId')}/{members.string('channelId')}"
+            self._held[address] = (members.any("value"), self._now() + HOLD)
+            return inner.id, {}
+        if inner.method == "updateComponentConfig":
+            self.configuration.update(members.string("componentId"), members.array("properties"), user, self._now())
+        elif inner.method == "createComponentConfig":
+            self.configuration.create(members.string("factoryPid"), members.array("properties"), user, self._now())
+        elif inner.method == "deleteComponentConfig":
+            self.configuration.delete(members.string("componentId"))
+        else:
+            raise generic(f'Endpoint with method "{inner.method}" is not defined!')
+        self._full_due = 0
+        self._notify("edgeConfig", self.configuration.json())
+        return inner.id, {}
+
+    def _component(self, component_id: str, request: Request) -> Any:
+        if component_id not in self.configuration:
+            raise generic(f"Component with id '{component_id}' was not found")
+        if component_id == "_componentManager" and request.method == "getEdgeConfig":
+            return self.configuration.json()
+        if component_id == "_componentManager" and request.method in (
+            "getChannelsOfComponent",
+            "getStateChannelsOfComponent",
+        ):
+            wanted = request.members().string("componentId") + "/"
+            return {
+                "channels": [
+                    {
+                        "id": address[len(wanted) :],
+                        "accessMode": "RO",
+                        "persistencePriority": "HIGH",
+                        "text": "",
+                        "type": "INTEGER",
+                        "unit": "",
+                        "category": "OPENEMS_TYPE",
+                    }
+                    for address in sorted(self._last)
+                    if address.startswith(wanted)
+                ]
+            }
+        if component_id == "_host" and request.method == "getSystemUpdateState":
+            return {"unknown": {}}
+        if component_id == "_appManager" and request.method in ("getApps", "getAppInstances"):
+            return {"apps" if request.method == "getApps" else "instances": []}
+        raise generic(f'Endpoint with method "{request.method}" is not defined!')
+
+    @staticmethod
+    def _success(request_id: str, result: Any) -> dict[str, Any]:
+        return {"jsonrpc": "2.0", "id": request_id, "result": result}
+
+
+_NOT_SENT = object()
+
+
+class _Link:
+    """IEndpoint of one connection."""
+
+    def __init__(self, edge: SimulatedEdge, connection: Connection) -> None:
+        self._edge = edge
+        self._connection = connection
+
+    def opened(self) -> None:
+        self._edge.opened(self._connection)
+
+    def received(self, text: bytes) -> bool:
+        return False
+
+    async def request(self, request: Request) -> Any:
+        return jsonrpc.raw(self._edge.answer(request))
+
+    def notification(self, notification: Notification) -> None:
+        """A real edge ignores every notification."""
+
+    def closed(self) -> None:
+        self._edge.closed()
