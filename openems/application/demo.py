@@ -20,6 +20,7 @@ import openems
 from openems.application import config, simulator
 from openems.application.service import embedded
 
+BACKFILL_DAYS = 30
 DEFAULT_EDGES = 3
 #: Seconds until a start counts as failed; a history to repair may take a while.
 START_TIMEOUT = 120.0
@@ -30,11 +31,13 @@ TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import
 
 
 class Prepared:
-    """What a start found or made: ``password`` is None where the one of an earlier start goes on."""
+    """What a start found or made: ``password`` is None where the one of an earlier start goes on; ``fresh``: there
+    was no earlier start."""
 
-    def __init__(self, password: str | None, edges: dict[str, str]) -> None:
+    def __init__(self, password: str | None, edges: dict[str, str], *, fresh: bool = False) -> None:
         self.password = password
         self.edges = edges
+        self.fresh = fresh
 
 
 def prepare(
@@ -55,7 +58,7 @@ def prepare(
         password = admin_password or new_secret()
         made = {f"edge{number}": new_secret() for number in range(edges or DEFAULT_EDGES)}
         create_demo_file(str(path), password, made.items())
-        return Prepared(password, made)
+        return Prepared(password, made, fresh=True)
     body = json.loads(path.read_text(encoding="utf-8"))
     known: dict[str, Any] = body["edges"]
     changed = False
@@ -184,7 +187,9 @@ class Demo:
         _write_private(fleet, json.dumps(self._prepared.edges, indent=2) + "\n")
         if simulator.available():
             url = f"ws://127.0.0.1:{8081 + self._offset}"
-            self._spawn("simulator", ["openems-simulator", "--url", url, "--fleet", str(fleet)])
+            # The first start sends a month of history, so that charts have something to show.
+            days = str(BACKFILL_DAYS if self._prepared.fresh else 0)
+            self._spawn("simulator", ["openems-simulator", "--url", url, "--fleet", str(fleet), "--backfill-days", days])
         self._say(self.welcome())
         self._say("ready")
 

@@ -247,9 +247,14 @@ class JsonRpcRequestHandler:
             sorted({*xlsx.POWER_CHANNELS, *(item.channel for item in details.items)}),
             EXPORT_RESOLUTION,
         )
-        energy = await self._timedata.query_historic_energy(
-            edge_id, query.from_date, query.to_date, sorted(xlsx.ENERGY_CHANNELS)
-        )
+        try:
+            energy = await self._timedata.query_historic_energy(
+                edge_id, query.from_date, query.to_date, sorted(xlsx.ENERGY_CHANNELS)
+            )
+        except OpenemsError as e:
+            # Powers without energies still make a file, with "not available" in those cells.
+            self._log.info("[{edge}] export without energies: {reason}", edge=edge_id, reason=e.message)
+            energy = {}
         created = datetime.datetime.fromtimestamp(self._now() / 1000, query.from_date.tzinfo)
         workbook = await deferToThreadPool(
             self._reactor,
