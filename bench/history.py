@@ -83,6 +83,15 @@ async def _measure(path: str, edges: int, days: int, rounds: int) -> dict[str, A
         "timedata0", path, reactor=reactor, now=lambda: time.time_ns() // 1_000_000, retention_days_rollup=36_500
     )
     await provider.start()
+    try:
+        return {**await _compare(provider, path, today, edges, days, rounds), "file_bytes": Path(path).stat().st_size}
+    finally:
+        await provider.stop()
+
+
+async def _compare(
+    provider: SqliteTimedata, path: str, today: datetime, edges: int, days: int, rounds: int
+) -> dict[str, Any]:
     connection = schema.open_for_reading(path)
     resolution = Resolution.parse(300)
 
@@ -121,11 +130,10 @@ async def _measure(path: str, edges: int, days: int, rounds: int) -> dict[str, A
         ours.append(time.perf_counter() - began)
         if not turn % 2:
             plain.append(_timed(ask_bare))
-        if turn == 0 and [list(history.columns[channel]) for channel in CHANNELS] != ask_bare():
+        if turn == 0 and [list(history.data[channel]) for channel in CHANNELS] != ask_bare():
             raise RuntimeError("the provider and the bare SQL do not agree")
     heart.stop()
     connection.close()
-    await provider.stop()
     return {
         "ratio": round(statistics.median(ours) / statistics.median(plain), 3),
         "provider_p50_ms": round(statistics.median(ours) * 1000, 3),
@@ -134,7 +142,6 @@ async def _measure(path: str, edges: int, days: int, rounds: int) -> dict[str, A
         "edges": edges,
         "days": days,
         "queries": len(ours),
-        "file_bytes": Path(path).stat().st_size if Path(path).exists() else None,
     }
 
 

@@ -229,7 +229,7 @@ class _Builder:
             external_ids=self._external_ids(path, value),
             enabled=self._member(path, value, "enabled", bool, True),
             language=self._language(path, value),
-            global_role=self._role((*path, "globalRole"), value.get("globalRole", "guest")) or Role.GUEST,
+            global_role=self._global_role((*path, "globalRole"), value.get("globalRole", "guest")),
             roles=self._roles(path, value, edges),
             settings=self._member(path, value, "settings", dict, {}),
             information=self._information(path, value),
@@ -271,6 +271,10 @@ class _Builder:
         if language is None:
             self._error((*path, "language"), f"is none of {', '.join(Language.__members__)}")
         return language
+
+    def _global_role(self, path: Path, value: Any) -> Role:
+        role = self._role(path, value)
+        return Role.GUEST if role is None else role  # ADMIN is 0, and so is not true
 
     def _role(self, path: Path, text: Any) -> Role | None:
         role = Role.__members__.get(text.strip().upper()) if isinstance(text, str) else None
