@@ -47,6 +47,7 @@ struct edge {
     unsigned events;
     unsigned char *out; /* what the socket has not taken yet */
     int out_length, out_at, out_size;
+    int64_t last_ms; /* no two messages of an edge have one time: history would keep one of them */
     int64_t skip; /* bytes of a server's frame still to be passed over */
     int skip_is_text;
     unsigned char in[IN];
@@ -221,7 +222,10 @@ static unsigned char *scratch;
 static int send_frame(struct edge *e, struct frame *f) {
     memcpy(scratch, f->bytes, f->length);
     int64_t us = wall_us();
-    if (f->time_at >= 0) put_number(f, scratch, f->time_at, 13, us / 1000);
+    if (f->time_at >= 0) {
+        e->last_ms = us / 1000 > e->last_ms ? us / 1000 : e->last_ms + 1;
+        put_number(f, scratch, f->time_at, 13, e->last_ms);
+    }
     if (f->sent_at >= 0) put_number(f, scratch, f->sent_at, 16, us);
     return put(e, scratch, f->length);
 }

@@ -78,7 +78,10 @@ class Control(LineReceiver):
         Deferred.fromCoroutine(self._answer(line))
 
     async def _answer(self, line: bytes) -> None:
-        self.sendLine(json.dumps(await self._figures(line.decode())).encode())
+        self.say(await self._figures(line.decode()))
+
+    def say(self, value: Any) -> None:
+        self.sendLine(json.dumps(value).encode())  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Any = None) -> None:
         if self._profile is not None and self._profile_path:
@@ -123,7 +126,7 @@ async def serve(options: argparse.Namespace) -> None:
 
     control = Control(figures, options.profile)
     StandardIO(control)
-    control.sendLine(json.dumps(ports).encode())
+    control.say(ports)
 
 
 def rss() -> int:

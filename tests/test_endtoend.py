@@ -1,4 +1,4 @@
-"""The whole main job with real processes over real sockets: what a newcomer's demo does, and what a user does with it."""
+"""The whole main job with real processes over real sockets: a newcomer's demo, and what a user does with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from twisted.trial.unittest import TestCase
 
 from openems.common.errors import OpenemsError
 from openems.testing.uiclient import UiClient
-
 from tests.application.ports import free_offset
 
 ROOT = Path(__file__).parent.parent

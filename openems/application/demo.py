@@ -189,7 +189,8 @@ class Demo:
             url = f"ws://127.0.0.1:{8081 + self._offset}"
             # The first start sends a month of history, so that charts have something to show.
             days = str(BACKFILL_DAYS if self._prepared.fresh else 0)
-            self._spawn("simulator", ["openems-simulator", "--url", url, "--fleet", str(fleet), "--backfill-days", days])
+            arguments = ["--url", url, "--fleet", str(fleet), "--backfill-days", days]
+            self._spawn("simulator", ["openems-simulator", *arguments])
         self._say(self.welcome())
         self._say("ready")
 
