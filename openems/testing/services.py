@@ -155,9 +155,7 @@ class FakeTimedata:
     ) -> History:
         await self._ask(channels)
         starts = periods(from_date, to_date, resolution).starts
-        return History(
-            starts, {c: [self.data[c].get(start) for start in starts] for c in channels if c in self.data}
-        )
+        return History(starts, {c: [self.data[c].get(start) for start in starts] for c in channels if c in self.data})
 
     async def query_historic_energy_per_period(
         self, edge_id: str, from_date: datetime, to_date: datetime, channels: Sequence[str], resolution: Resolution

@@ -48,11 +48,16 @@ class FastFrames:
 
     _paused = False
     _sent_while_paused = 0
+    #: The beginning of a frame whose rest has not come yet.
+    _tail = b""
 
     def text_received(self, text: bytes) -> None:
         raise NotImplementedError
 
     def dataReceived(self, data: bytes) -> None:
+        joined = bool(self._tail)
+        if joined:
+            data, self._tail = self._tail + data, b""
         if self.state != _OPEN or self.data or self.current_frame is not None or self.inside_message:
             self._dataReceived(data)  # type: ignore[attr-defined]
             return
@@ -60,6 +65,7 @@ class FastFrames:
         size = len(data)
         masked = self.masked_in
         longest = self.longest_fast
+        incomplete = False
         while size - position >= 6 and data[position] == _FINAL_TEXT:
             length = data[position + 1]
             if masked:
@@ -74,8 +80,11 @@ class FastFrames:
                 start += 2
             elif length > 126:
                 break
+            if length > longest:
+                break
             end = start + length
-            if end > size or length > longest:
+            if end > size:
+                incomplete = True
                 break
             if masked:
                 self.text_received(apply_mask(data[start:end], data[start - 4 : start]))
@@ -84,7 +93,13 @@ class FastFrames:
             position = end
             if position == size or self.state != _OPEN:
                 return
-        self._dataReceived(data[position:] if position else data)  # type: ignore[attr-defined]
+        rest = data[position:] if position else data
+        # A frame is joined once; one that comes in more pieces than two is Autobahn's, so that a peer that sends byte
+        # by byte does not make us copy what it sent for each of them.
+        if incomplete and (position or not joined):
+            self._tail = rest
+        else:
+            self._dataReceived(rest)  # type: ignore[attr-defined]
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if not isBinary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from random import Random
 from typing import Any
 
 from twisted.internet import defer, protocol, reactor
@@ -235,6 +236,31 @@ class Live(TestCase):
             raw.transport.write(bytes([byte]))
             await deferLater(reactor, 0)
         self.assertEqual((await raw.take())[0], 1)
+
+    async def test_frames_in_any_pieces(self) -> None:
+        """Order and content stay, wherever TCP cuts the stream."""
+        raw = await self.dial()
+        pieces, raw.transport.write = raw.transport.write, lambda data: stream.extend(data)
+        stream = bytearray()
+        ids = [f"00000000-0000-4000-8000-{number:012}" for number in range(60)]
+        for number, request_id in enumerate(ids):
+            raw.frame(json.dumps({"id": request_id, "method": "ok", "params": {"x": "y" * number * 40}}).encode())
+            if number % 7 == 0:
+                raw.frame(b"p", opcode=9)
+        raw.transport.write = pieces
+        random = Random(4)
+        position = 0
+        while position < len(stream):
+            size = random.choice((1, 2, 3, 5, 100, 1500, 4000))
+            raw.transport.write(bytes(stream[position : position + size]))
+            position += size
+            await deferLater(reactor, 0)
+        seen = []
+        while len(seen) < len(ids):
+            opcode, payload = await raw.take()
+            if opcode == 1:
+                seen.append(json.loads(payload)["id"])
+        self.assertEqual(seen, ids)
 
     async def test_first_frame_with_the_handshake(self) -> None:
         """T087 of the floor: early frames are served."""

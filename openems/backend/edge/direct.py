@@ -14,6 +14,7 @@ from zope.interface import implementer
 from openems.backend.edge.link import DirectLink
 from openems.backend.interfaces import IEndpoint
 from openems.common.data import KINDS
+from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Notification, Request
 from openems.websocket.peer import Connection, Refused
 
@@ -32,7 +33,7 @@ class DirectEndpoint:
         self._link = DirectLink(connection)
 
     def opened(self) -> None:
-        edge_id = self._manager.metadata.edge_id_for_apikey(self._apikey) if self._apikey else None
+        edge_id = self._edge_id_for_key()
         entry = None if edge_id is None else self._manager.link(edge_id, self._link)
         if edge_id is None or entry is None:
             self._manager.complain("edge refused", f"{self._connection.remote}: no apikey or an unknown one")
@@ -68,5 +69,13 @@ class DirectEndpoint:
 
     def check_key(self) -> None:
         """Keys changed: the connection ends if its key is no longer that of its edge."""
-        if self._manager.metadata.edge_id_for_apikey(self._apikey) != self._edge_id:
+        if self._edge_id_for_key() != self._edge_id:
             self._connection.close(1000, "Apikey changed")
+
+    def _edge_id_for_key(self) -> str | None:
+        """Metadata may refuse an odd key with an error; that is no more than an unknown key."""
+        try:
+            edge_id: str | None = self._manager.metadata.edge_id_for_apikey(self._apikey) if self._apikey else None
+        except OpenemsError:
+            return None
+        return edge_id

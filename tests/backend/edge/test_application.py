@@ -40,9 +40,7 @@ class Keys(ApplicationCase):
     def test_t001_and_again_when_it_changes(self) -> None:
         keys = {**KEYS, "k4": "edge4"}
         self.world.metadata.set_keys(keys)
-        self.assertEqual(
-            self.application.take(), [notification("updateMetadataCache", {"apikeysToEdgeIds": keys})]
-        )
+        self.assertEqual(self.application.take(), [notification("updateMetadataCache", {"apikeysToEdgeIds": keys})])
 
     def test_an_empty_map_is_sent_too(self) -> None:
         world = World({})
@@ -150,7 +148,12 @@ class RequestsOfEdges(ApplicationCase):
 
     def test_the_inner_id_comes_back(self) -> None:
         inner = new_id()
-        payload = {"jsonrpc": "2.0", "id": inner, "method": "checkSetupPassword", "params": {"setupPassword": "setup-edge1"}}
+        payload = {
+            "jsonrpc": "2.0",
+            "id": inner,
+            "method": "checkSetupPassword",
+            "params": {"setupPassword": "setup-edge1"},
+        }
         reply = self.ask({"edgeId": "edge1", "payload": payload})
         self.assertEqual(reply["result"], {"payload": {"jsonrpc": "2.0", "id": inner, "result": {}}})
 

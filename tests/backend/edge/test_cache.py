@@ -106,7 +106,9 @@ class Nonsense(SynchronousTestCase):
 
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
-ANY = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2))
+ANY = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+)
 ROWS = st.dictionaries(st.sampled_from([A, B, C, "noslash", "x"]) | st.text(max_size=4), ANY, max_size=6)
 
 

@@ -92,9 +92,7 @@ class Requests(SynchronousTestCase):
 
     def test_9_6_unknown(self) -> None:
         error = self.ask("foo", {})["error"]
-        self.assertEqual(
-            error, {"code": 4001, "message": "Unhandled JSON-RPC method [foo]", "data": ["foo"]}
-        )
+        self.assertEqual(error, {"code": 4001, "message": "Unhandled JSON-RPC method [foo]", "data": ["foo"]})
 
     def test_without_an_app_center(self) -> None:
         inner = {"jsonrpc": "2.0", "id": new_id(), "method": "getInstalledApps", "params": {}}
