@@ -83,5 +83,5 @@ class Fleet:
             shifted = seconds + number * 35
             if self._scenario == "fault":
                 edge.household.fault = shifted % 600 < 60
-            elif self._scenario == "outage" and shifted % 300 < 30:
-                client.reconnect()
+            elif self._scenario == "outage" and shifted % 300 < _TICK:
+                client.reconnect(after=30)

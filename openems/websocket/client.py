@@ -156,8 +156,10 @@ class ReconnectingClient:
                 self._protocol.drop()
             await self._ended
 
-    def reconnect(self) -> None:
-        """Drop the connection; a new one is made by the usual rules."""
+    def reconnect(self, after: float = 0.0) -> None:
+        """Drop the connection; a new one is made by the usual rules, but not before ``after`` seconds."""
+        if after:
+            self._attempted = self.reactor.seconds() + after - self._wait
         if self._protocol is not None:
             self._protocol.drop()
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from msgspec import Raw
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from openems.backend.core import appcenter, xlsx
@@ -42,7 +42,8 @@ _INTERNAL = User(id="internal", user_id="internal", name="Backend", language=Lan
 
 @implementer(IJsonRpcRequestHandler, IDebugLoggable)
 class JsonRpcRequestHandler:
-    """``app_center``: IAppCenterMetadata or None. ``threads`` builds spreadsheets; None: the reactor's own pool."""
+    """``app_center``: IAppCenterMetadata or None. ``in_thread(function, *arguments)`` builds spreadsheets; the default
+    uses the reactor's own pool."""
 
     _log = Logger()
 
@@ -57,7 +58,7 @@ class JsonRpcRequestHandler:
         app_center: Any = None,
         pool_size: int = 20,
         max_queue_size: int = 1000,
-        threads: ThreadPool | None = None,
+        in_thread: Callable[..., Awaitable[Any]] | None = None,
     ) -> None:
         self._metadata = metadata
         self._edge_manager = edge_manager
@@ -65,7 +66,7 @@ class JsonRpcRequestHandler:
         self._app_center = app_center
         self._reactor = reactor
         self._now = now
-        self._threads = threads
+        self._in_thread = in_thread or partial(self._thread, reactor)
         self._pool = QueryPool(pool_size, max_queue_size, reactor=reactor)
 
     async def handle_request(self, context: str, user: User, request: Request) -> Any:
@@ -256,9 +257,7 @@ class JsonRpcRequestHandler:
             self._log.info("[{edge}] export without energies: {reason}", edge=edge_id, reason=e.message)
             energy = {}
         created = datetime.datetime.fromtimestamp(self._now() / 1000, query.from_date.tzinfo)
-        workbook = await deferToThreadPool(
-            self._reactor,
-            self._threads or self._reactor.getThreadPool(),
+        workbook = await self._in_thread(
             xlsx.workbook,
             edge_id,
             created,
@@ -270,6 +269,10 @@ class JsonRpcRequestHandler:
             language,
         )
         return {"payload": base64.b64encode(workbook).decode()}
+
+    @staticmethod
+    def _thread(reactor: Any, function: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), function, *arguments)
 
     # --- IDebugLoggable
 

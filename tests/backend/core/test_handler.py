@@ -184,6 +184,7 @@ class Configurations(HandlerCase):
         self.assertEqual(self.config(), bytes(self.STORED))
         [(_, _, role, sent)] = self.edges.requests
         self.assertEqual((sent.method, decoded(sent.params)["componentId"]), ("componentJsonApi", "_componentManager"))
+        self.assertIs(role, Role.ADMIN)
         self.assertEqual(decoded(sent.params)["payload"]["method"], "getEdgeConfig")
         self.assertIsNotNone(sent.timeout)
 

@@ -276,10 +276,8 @@ class Configurations(SynchronousTestCase):
         self.assertLessEqual(len(self.pushed()), 1 + 40 * 0.1 / CONFIG_PATIENCE)
 
     def test_r1_verbatim(self) -> None:
-        text = (
-            b'{"jsonrpc":"2.0","method":"edgeConfig","params":{"x" : 1.50, "factories":{}, "n":12345678901234567890}}'
-        )
-        self.edge.receive(text)
+        params = b'{"x" : 1.50, "factories":{}, "n":12345678901234567890}'
+        self.edge.receive(b'{"jsonrpc":"2.0","method":"edgeConfig","params":%b}' % params)
         self.world.clock.advance(1)
         [(_, pushed)] = self.world.ui.broadcasts
         self.assertEqual(bytes(pushed.params), params)
