@@ -84,6 +84,7 @@ class Backend:
             app_center=self.app_center,
             pool_size=core.query_thread_pool_size,
             max_queue_size=core.query_thread_pool_max_queue_size,
+            events=self.events,
         )
         self.ui: UiWebsocket | None = None
         if configuration.ui_websocket is not None:

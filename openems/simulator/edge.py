@@ -24,6 +24,8 @@ AGGREGATION = 300_000
 HOLD = 60_000
 #: Timestamps in one resendData message.
 RESEND_ROWS = 288
+#: Rows kept while away: a month and a little more.
+MAX_AWAY = 10_000
 LOG_INTERVAL = 5.0
 
 _ROLES = {
@@ -53,7 +55,12 @@ class SimulatedEdge:
         self._last: dict[str, Value] = {}
         self._held: dict[str, tuple[Value, int]] = {}
         self._log_subscribed = False
-        self._away_since: int | None = now() - round(backfill_days * 86_400_000) if backfill_days else None
+        #: Time -> row of what was not sent. The household steps forward only: its counters know no way back.
+        self._away: dict[int, dict[str, Value]] = {}
+        end = now()
+        begin = end - round(backfill_days * 86_400_000)
+        for time in range(begin - begin % AGGREGATION + AGGREGATION, end, AGGREGATION):
+            self._away[time] = self.household.step(time)
         self._cycle = LoopingCall(self._run)
         self._cycle.clock = reactor
         self._cycle_seconds = cycle
@@ -78,25 +85,19 @@ class SimulatedEdge:
         self.connection = connection
         self._notify("edgeConfig", self.configuration.json())
         self._full_due = 0
-        if self._away_since is not None:
-            since, self._away_since = self._away_since, None
-            self._resend(since)
+        kept, self._away = list(self._away.items()), {}
+        for first in range(0, len(kept), RESEND_ROWS):
+            self._notify("resendData", {str(time): row for time, row in kept[first : first + RESEND_ROWS]})
 
     def closed(self) -> None:
         self.connection = None
-        self._away_since = self._now()
 
-    def _resend(self, since: int) -> None:
-        """What happened while nobody listened, in steps of five minutes."""
-        step = AGGREGATION
-        rows: dict[str, dict[str, Value]] = {}
-        for time in range(since - since % step + step, self._now(), step):
-            rows[str(time)] = self.household.step(time)
-            if len(rows) == RESEND_ROWS:
-                self._notify("resendData", rows)
-                rows = {}
-        if rows:
-            self._notify("resendData", rows)
+    def _keep(self, time: int, values: dict[str, Value]) -> None:
+        """What happens while nobody listens, in steps of five minutes, for as long as a real edge would keep it."""
+        if time % AGGREGATION < self._cycle_ms:
+            self._away[time - time % AGGREGATION] = values
+            if len(self._away) > MAX_AWAY:
+                del self._away[next(iter(self._away))]
 
     # --- each cycle
 
@@ -112,6 +113,7 @@ class SimulatedEdge:
                 values[address] = value
         self._last = values
         if self.connection is None:
+            self._keep(time, values)
             return
         self._aggregate(now)
         if now >= self._full_due:

@@ -30,7 +30,6 @@ from openems.common.data import DataKind, DataNotification
 from openems.common.edgeconfig import EdgeConfig
 from openems.common.resolution import periods
 from openems.testing.connections import FakeConnection
-
 from tests.captures import recording
 
 #: A little after the last recorded frame, epoch milliseconds.

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from openems.backend.core import appcenter, xlsx
 from openems.backend.core.querypool import QueryPool
 from openems.backend.core.roles import assert_user_role
+from openems.backend.events import ConfigReceived, EventBus
 from openems.backend.interfaces import IDebugLoggable, IJsonRpcRequestHandler
 from openems.backend.models import User
 from openems.common import errors, jsonrpc
@@ -59,6 +60,7 @@ class JsonRpcRequestHandler:
         pool_size: int = 20,
         max_queue_size: int = 1000,
         in_thread: Callable[..., Awaitable[Any]] | None = None,
+        events: EventBus | None = None,
     ) -> None:
         self._metadata = metadata
         self._edge_manager = edge_manager
@@ -66,6 +68,7 @@ class JsonRpcRequestHandler:
         self._app_center = app_center
         self._reactor = reactor
         self._now = now
+        self._events = events
         self._in_thread = in_thread or partial(self._thread, reactor)
         self._pool = QueryPool(pool_size, max_queue_size, reactor=reactor)
 
@@ -164,10 +167,13 @@ class JsonRpcRequestHandler:
         params = Raw(b'{"componentId":"_componentManager","payload":%b}' % inner.encode())
         request = Request("componentJsonApi", params, new_id(), CONFIG_TIMEOUT)
         try:
-            return await self._edge_manager.send(edge_id, _INTERNAL, Role.ADMIN, request)  # type: ignore[no-any-return]
+            config: Raw = await self._edge_manager.send(edge_id, _INTERNAL, Role.ADMIN, request)
         except OpenemsError as e:
             self._log.info("[{edge}] does not tell its configuration: {reason}", edge=edge_id, reason=e.message)
             return stored or EMPTY_CONFIG
+        if self._events is not None and EdgeConfig(config).components:
+            self._events.publish(ConfigReceived(edge_id, config))
+        return config
 
     async def _install_app(self, user: User, role: Role, edge_id: str, inner: Request) -> Raw:
         """The key is filled in, then the edge installs. Wrapped once, which is what the UI reads (ui.md 19, 35)."""

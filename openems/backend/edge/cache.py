@@ -32,10 +32,14 @@ class Store:
     def update(self, rows: dict[int, Row]) -> None:
         """``rows`` in ascending order of time. Hot path."""
         for time, row in rows.items():
-            if time < self.timestamp:
-                continue
             values = self.values
-            if time > self.timestamp + GAP:
+            if time < self.timestamp:
+                # A little older: late. Much older: the edge's clock was ahead and has been set right; without this its
+                # values would stand still until the clock has caught up.
+                if self.timestamp - time <= GAP:
+                    continue
+                values.clear()
+            elif time > self.timestamp + GAP:
                 values.clear()
             self.timestamp = time
             before = len(values)

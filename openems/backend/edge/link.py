@@ -23,8 +23,8 @@ class IEdgeLink(Interface):
         Fails like :meth:`openems.websocket.peer.Connection.request`; 5003 if an envelope is missing.
         """
 
-    def replaced() -> None:
-        """A newer link of the same edge takes over."""
+    def replaced() -> bool:
+        """A newer link of the same edge takes over; True if this one ends by that, and carries nothing any more."""
 
 
 @implementer(IEdgeLink)
@@ -37,8 +37,9 @@ class DirectLink:
     def authenticated_rpc(self, params: Any, timeout: float) -> Deferred[Raw]:
         return self._connection.request("authenticatedRpc", params, timeout=timeout)
 
-    def replaced(self) -> None:
+    def replaced(self) -> bool:
         self._connection.close(1000, "Replaced by a newer connection of this edge")
+        return True
 
 
 @implementer(IEdgeLink)
@@ -55,5 +56,6 @@ class ApplicationLink:
         answered = self._connection.request("edgeRpc", envelope, timeout=timeout)
         return answered.addCallback(lambda result: Members(Members(result).raw_object("payload")).raw_object("result"))
 
-    def replaced(self) -> None:
+    def replaced(self) -> bool:
         """The application has other edges, too; it stays."""
+        return False

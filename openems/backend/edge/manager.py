@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from openems.backend.edge.application import ApplicationEndpoint
-from openems.backend.edge.cache import EdgeCache
+from openems.backend.edge.cache import EdgeCache, Store
 from openems.backend.edge.direct import DirectEndpoint
 from openems.backend.edge.requests import EdgeRequests
 from openems.backend.edge.systemlog import SystemLogSubscriptions, printed_line, subscribe_params
@@ -44,6 +44,8 @@ CACHE_GRACE = 5.0
 #: Seconds without a further configuration that end a burst, and the longest wait for that.
 CONFIG_QUIET = 0.5
 CONFIG_PATIENCE = 3.0
+#: The longest time-out a request may ask for, in seconds: a wait that never ends holds its place for ever.
+MAX_TIMEOUT = 3600
 #: Seconds between two lines about the same kind of trouble that peers can cause.
 COMPLAINT_INTERVAL = 10.0
 #: The pseudo edge that the backend's own metrics are written to (core.md 4.5).
@@ -182,8 +184,10 @@ class EdgeManager:
         older, entry.links = entry.links, [*entry.links, link]
         edge.set_online(True)
         edge.set_lastmessage(self._now())
-        for replaced in older:
-            replaced.replaced()
+        for old in older:
+            # Its close takes its time; until then it must not keep the edge online, nor get requests.
+            if old.replaced() and old in entry.links:
+                entry.links.remove(old)
         if self._logs.readers(edge_id):
             self._tell_edge(edge_id, True, _ADMINISTRATION, Role.OWNER)
         return entry
@@ -196,7 +200,7 @@ class EdgeManager:
         entry.links.remove(link)
         if not entry.links:
             entry.edge.set_online(False)
-            self._logs.told(edge_id)
+            self._logs.disconnected(edge_id)
             entry.expiry = self.reactor.callLater(CACHE_GRACE, self._expired, edge_id)
 
     def _expired(self, edge_id: str) -> None:
@@ -230,19 +234,25 @@ class EdgeManager:
         for row in rows.values():
             self.values += len(row)
         if kind is DataKind.TIMESTAMPED:
-            entry.cache.current.update(rows)
+            self._store(edge_id, entry.cache.current, rows)
             self._timedata.write(edge_id, DataNotification(kind, rows))
             for row in rows.values():
                 if "_sum/State" in row or "_meta/Version" in row:
                     self._state_and_version(entry.edge, row)
         elif kind is DataKind.AGGREGATED:
-            entry.cache.aggregated.update(rows)
+            self._store(edge_id, entry.cache.aggregated, rows)
             self._timedata.write(edge_id, DataNotification(kind, rows))
         else:
             self._timedata.write(edge_id, DataNotification(kind, rows))
             return
         if self.ui is not None:
             self.ui.send_subscribed_channels(edge_id)
+
+    def _store(self, edge_id: str, store: Store, rows: dict[int, Row]) -> None:
+        store.update(rows)
+        if store.dropped:
+            dropped, store.dropped = store.dropped, {}
+            self._count(edge_id, dropped)
 
     def notification(self, edge_id: str, entry: FleetEdge, notification: Notification) -> None:
         """Any notification of an edge."""
@@ -259,7 +269,8 @@ class EdgeManager:
         elif notification.method == "logMessage":
             members = notification.members()
             level, text = members.string("level").upper(), members.string("msg")
-            self.complain(edge_id, f"{short(level, 20)}-Message: {short(text, 500)}")
+            # A kind of its own: other lines about this edge must not hide what it wants to say.
+            self.complain(f"Edge {edge_id}", f"{short(level, 20)}-Message: {short(text, 500)}")
         else:
             self.complain(edge_id, f"Unhandled Notification: {short(notification.method, 100)}")
 
@@ -323,10 +334,15 @@ class EdgeManager:
     def _system_log(self, edge_id: str, notification: Notification) -> None:
         readers = self._logs.readers(edge_id)
         if not readers or self.ui is None:
-            if self._logs.stray_line(edge_id):
+            if self._logs.stray_line(edge_id, self.reactor.seconds()):
                 self._tell_edge(edge_id, False, _INTERNAL, Role.GUEST)
             return
-        line = printed_line(notification)
+        try:
+            line = printed_line(notification)
+        except OpenemsError as e:
+            self.dropped["line"] = self.dropped.get("line", 0) + 1
+            self.complain(f"{edge_id} line", e.message)
+            return
         for session_id in readers:
             if not self.ui.send(session_id, edge_id, line):
                 self._logs.unsubscribe(edge_id, session_id)
@@ -335,7 +351,6 @@ class EdgeManager:
         request = Request("subscribeSystemLog", Raw(subscribe_params(subscribe)), new_id())
         told = Deferred.fromCoroutine(self.send(edge_id, user, role, request))
         told.addErrback(lambda failure: failure.trap(OpenemsError))
-        told.addBoth(lambda _: self._logs.told(edge_id))
 
     # --- IEdgeManager
 
@@ -343,7 +358,8 @@ class EdgeManager:
         entry = self._fleet.get(edge_id)
         if entry is None or not entry.links:
             raise OpenemsError(errors.BACKEND_EDGE_NOT_CONNECTED, edge_id)
-        timeout = request.timeout if request.timeout is not None and request.timeout > 0 else DEFAULT_TIMEOUT
+        asked = request.timeout
+        timeout = min(asked, MAX_TIMEOUT) if asked is not None and asked > 0 else DEFAULT_TIMEOUT
         result = await entry.links[-1].authenticated_rpc(_authenticated(user, role, request), timeout)
         return Members(Members(result).raw_object("payload")).raw_object("result")
 

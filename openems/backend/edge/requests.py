@@ -8,6 +8,8 @@ from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, Request
 
+OAUTH_METHODS = frozenset({"getInitMetadata", "getTokenByCode", "getTokenByRefreshToken"})
+
 
 class EdgeRequests:
     """``app_center``: IAppCenterMetadata or None; ``oauth_registry``: IOAuthRegistry or None."""
@@ -36,6 +38,8 @@ class EdgeRequests:
     async def _oauth(self, edge_id: str, request: Request) -> Any:
         if self._oauth_registry is None:
             raise generic("No OAuth registry is configured on this backend")
+        if request.method not in OAUTH_METHODS:
+            raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, request.method)
         members = request.members()
         identifier = _member(members, "identifier")
         if request.method == "getInitMetadata":
@@ -48,11 +52,9 @@ class EdgeRequests:
                 members.strings("scopes"),
                 members.optional_string("codeVerifier"),
             )
-        if request.method == "getTokenByRefreshToken":
-            return await self._oauth_registry.fetch_tokens_from_refresh_token(
-                edge_id, identifier, _member(members, "refreshToken"), members.strings("scopes")
-            )
-        raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, request.method)
+        return await self._oauth_registry.fetch_tokens_from_refresh_token(
+            edge_id, identifier, _member(members, "refreshToken"), members.strings("scopes")
+        )
 
 
 def _member(members: Members, name: str) -> str:

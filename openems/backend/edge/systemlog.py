@@ -3,7 +3,8 @@
 - The first reader's subscription goes to the edge, and so does each further one; an unsubscription only with the last.
 - A reader that is gone is forgotten at once.
 - After an edge came back it is subscribed again while it has readers.
-- A line that nobody reads makes one unsubscription go to the edge, not one a line.
+- A line that nobody reads makes one unsubscription go to the edge, not one a line: an edge that answers and goes on
+  sending is told again after :data:`STRAY_INTERVAL` only.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import datetime
 from openems.common.errors import generic
 from openems.common.jsonrpc import Members, Notification, dumps, raw
 
+#: Seconds between two unsubscriptions caused by lines that nobody reads.
+STRAY_INTERVAL = 10.0
 LEVELS = frozenset({"INFO", "WARN", "ERROR"})
 
 
 class SystemLogSubscriptions:
     def __init__(self) -> None:
         self._readers: dict[str, dict[str, None]] = {}
-        self._unsubscribing: set[str] = set()
+        #: Edge -> when a stray line made us tell it.
+        self._told: dict[str, float] = {}
 
     def subscribe(self, edge_id: str, session_id: str) -> None:
         self._readers.setdefault(edge_id, {})[session_id] = None
-        self._unsubscribing.discard(edge_id)
+        self._told.pop(edge_id, None)
 
     def unsubscribe(self, edge_id: str, session_id: str) -> bool:
         """True if nobody is left, so that the edge has to be told."""
@@ -46,16 +50,17 @@ class SystemLogSubscriptions:
     def readers(self, edge_id: str) -> tuple[str, ...]:
         return tuple(self._readers.get(edge_id, ()))
 
-    def stray_line(self, edge_id: str) -> bool:
-        """A line arrived that nobody reads: True if the edge is to be told (once)."""
-        if edge_id in self._unsubscribing:
+    def stray_line(self, edge_id: str, now: float) -> bool:
+        """A line arrived that nobody reads, at ``now`` seconds: True if the edge is to be told."""
+        last = self._told.get(edge_id)
+        if last is not None and now - last < STRAY_INTERVAL:
             return False
-        self._unsubscribing.add(edge_id)
+        self._told[edge_id] = now
         return True
 
-    def told(self, edge_id: str) -> None:
-        """The edge answered, or could not: a further stray line may tell it again."""
-        self._unsubscribing.discard(edge_id)
+    def disconnected(self, edge_id: str) -> None:
+        """The edge is gone: when it is back, a stray line tells it at once."""
+        self._told.pop(edge_id, None)
 
     def __len__(self) -> int:
         return len(self._readers)

@@ -83,7 +83,7 @@ class DataOfAnEdge(SynchronousTestCase):
             )
         )
         self.assertEqual(self.values("c/a"), {"c/a": 1})
-        self.assertEqual(self.world.manager.dropped, {"time": 3, "row": 1})
+        self.assertEqual(self.world.manager.dropped, {"time": 3, "row": 1, "address": 1, "value": 1})
         self.edge.receive(data({"c/a": 2}, START + 1))
         self.assertEqual(self.values("c/a", "c/o"), {"c/a": 2, "c/o": None})
 

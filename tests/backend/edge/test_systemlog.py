@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.edge.systemlog import SystemLogSubscriptions, printed_line
+from openems.backend.edge.systemlog import STRAY_INTERVAL, SystemLogSubscriptions, printed_line
 from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Notification, raw
 from openems.common.role import Role
@@ -68,6 +68,9 @@ class Subscriptions(SynchronousTestCase):
         for _ in range(100):
             self.line()
         self.assertEqual(len(self.told()), 1)
+        self.line()
+        self.assertEqual(self.told(), [])
+        self.world.clock.advance(STRAY_INTERVAL)
         self.line()
         self.assertEqual(len(self.told()), 1)
 
