@@ -107,11 +107,17 @@ class Configuration:
 
     def create(self, factory: str, properties: list[dict[str, Any]], user: str, now: int) -> None:
         given = _properties(properties)
-        component_id = str(given.pop("id", "") or f"component{len(self._components)}")
+        component_id = str(given.pop("id", "") or self._free_id())
         if component_id in self._components:
             raise generic(f"A Component with id [{component_id}] is already existing!")
         alias = str(given.pop("alias", component_id))
         self._components[component_id] = (alias, factory, {**given, **_stamp(user, now)})
+
+    def _free_id(self) -> str:
+        number = 0
+        while f"component{number}" in self._components:
+            number += 1
+        return f"component{number}"
 
     def delete(self, component_id: str) -> None:
         if component_id not in self._components or component_id.startswith("_"):

@@ -13,6 +13,7 @@ from openems.common.data import Value
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, Notification, Request, raw
 from openems.common.role import Role
+from openems.simulator.aggregation import Window
 from openems.simulator.configuration import VERSION, Configuration
 from openems.simulator.energyflow import Household
 from openems.websocket.peer import Connection
@@ -51,7 +52,7 @@ class SimulatedEdge:
         self._cycle_ms = max(1, round(cycle * 1000))
         self._sent: dict[str, Value] = {}
         self._full_due = 0
-        self._window: int | None = None
+        self._window: Window | None = None
         self._last: dict[str, Value] = {}
         self._held: dict[str, tuple[Value, int]] = {}
         self._log_subscribed = False
@@ -89,8 +90,9 @@ class SimulatedEdge:
         for first in range(0, len(kept), RESEND_ROWS):
             self._notify("resendData", {str(time): row for time, row in kept[first : first + RESEND_ROWS]})
 
-    def closed(self) -> None:
-        self.connection = None
+    def closed(self, connection: Connection) -> None:
+        if connection is self.connection:
+            self.connection = None
 
     def _keep(self, time: int, values: dict[str, Value]) -> None:
         """What happens while nobody listens, in steps of five minutes, for as long as a real edge would keep it."""
@@ -114,8 +116,9 @@ class SimulatedEdge:
         self._last = values
         if self.connection is None:
             self._keep(time, values)
+            self._window = None
             return
-        self._aggregate(now)
+        self._aggregate(time, values)
         if now >= self._full_due:
             self._full_due = now + (FULL + 1) * 1000
             changed = values
@@ -125,11 +128,14 @@ class SimulatedEdge:
         if self._notify("timestampedData", {str(time): dict(sorted(changed.items()))} if changed else {}):
             self._sent = values
 
-    def _aggregate(self, now: int) -> None:
-        window = now - now % AGGREGATION
-        if self._window is not None and window > self._window and self._last:
-            self._notify("aggregatedData", {str(self._window): self._last})
-        self._window = window
+    def _aggregate(self, time: int, values: dict[str, Value]) -> None:
+        start = time - time % AGGREGATION
+        window = self._window
+        if window is None or window.start != start:
+            if window is not None:
+                self._notify("aggregatedData", {str(window.start): window.result()})
+            window = self._window = Window(start)
+        window.add(values)
 
     def _log_line(self) -> None:
         if not self._log_subscribed:
@@ -256,4 +262,4 @@ class _Link:
         """A real edge ignores every notification."""
 
     def closed(self) -> None:
-        self._edge.closed()
+        self._edge.closed(self._connection)

@@ -45,7 +45,7 @@ class Household:
     def step(self, now: int) -> dict[str, Value]:
         """The values of all channels at ``now``, epoch milliseconds; never before the step before."""
         hours = 0.0 if self._time is None else max(0.0, (now - self._time) / HOUR)
-        self._time = now
+        self._time = now if self._time is None else max(self._time, now)
         self._wander(hours)
         production = round(self._production(now))
         consumption = round(self._consumption(now))

@@ -79,6 +79,23 @@ class Simulated(SynchronousTestCase):
         self.assertEqual(counters, sorted(counters))
         self.assertLess(counters[-1] - counters[0], 5_000)
 
+    def test_aggregates_are_of_their_window(self) -> None:
+        connection = self.connect(self.edge())
+        self.seconds(301)
+        sent = connection.take()
+        (aggregated,) = [m["params"] for m in sent if m["method"] == "aggregatedData"]
+        ((time, row),) = aggregated.items()
+        self.assertEqual(int(time), START)
+        counter = "_sum/ConsumptionActiveEnergy"
+        seen = [
+            values[counter]
+            for m in sent
+            if m["method"] == "timestampedData"
+            for at, values in m["params"].items()
+            if int(at) < START + 300_000 and counter in values
+        ]
+        self.assertEqual(row[counter], max(seen))
+
     def test_backfill(self) -> None:
         connection = self.connect(self.edge(backfill_days=2))
         times = [int(t) for m in connection.take() if m["method"] == "resendData" for t in m["params"]]
