@@ -24,9 +24,10 @@ class Options(UsageOptions):
     optParameters = [
         ["url", "u", "ws://127.0.0.1:8081", "Where edges connect to."],
         ["fleet", "f", None, "A JSON file of edge id -> apikey."],
-        ["scenario", "s", "steady", "What happens: steady, outage, fault or storm."],
+        ["scenario", "s", "steady", "What happens: steady, outage, fault, storm or slow."],
         ["cycle", "c", 1.0, "Seconds between two messages of an edge.", float],
         ["seed", None, 1, "The same seed gives the same values.", int],
+        ["resend-wait", None, 300.0, "Seconds after a connect until missed values are sent again, at least.", float],
         ["backfill-days", "b", 0.0, "Days of history each edge sends before its live data.", float],
     ]
 
@@ -85,6 +86,8 @@ def makeService(options: Options) -> SimulatorService:
             cycle=options["cycle"],
             seed=options["seed"],
             backfill_days=options["backfill-days"],
+            # As with real edges: up to an hour more, unless it is made short to watch it.
+            resend_wait=(options["resend-wait"], options["resend-wait"] * 13),
         )
     except ValueError as e:
         raise UsageError(str(e)) from None

@@ -1,6 +1,7 @@
 """Five minutes of values as one (edge.md 4.5). Pure.
 
-Cumulated values (counters): the largest; other numbers: the mean, integers rounded half up; texts: the first.
+Cumulated values (counters): the largest; enums: the most frequent, of several the one seen last; other numbers: the
+mean, integers rounded half up; texts: the first.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import math
 from collections.abc import Sequence
 
 from openems.common.data import Row, Value
+
+#: Ends of addresses whose values are enums.
+ENUMS = ("/State", "/GridMode")
 
 
 def mean(values: Sequence[int | float]) -> int | float:
@@ -36,8 +40,18 @@ class Window:
         return {address: _aggregate(address, values) for address, values in sorted(self._values.items())}
 
 
+def mode(values: Sequence[int | float]) -> int | float:
+    """>>> mode([1, 3, 3]), mode([1, 2, 3]), mode([3, 2, 1])
+    (3, 3, 1)
+    """
+    last = {value: index for index, value in enumerate(values)}
+    return max(last, key=lambda value: (values.count(value), last[value]))
+
+
 def _aggregate(address: str, values: list[Value]) -> Value:
     numbers = [value for value in values if isinstance(value, int | float)]
     if not numbers:
         return values[0]
-    return max(numbers) if address.endswith("Energy") else mean(numbers)
+    if address.endswith("Energy"):
+        return max(numbers)
+    return mode(numbers) if address.endswith(ENUMS) else mean(numbers)

@@ -119,7 +119,10 @@ class Configuration:
             number += 1
         return f"component{number}"
 
-    def delete(self, component_id: str) -> None:
+    def factory(self, component_id: str) -> str:
+        return self._components[component_id][1]
+
+    def delete(self, component_id: str, now: int) -> None:
         if component_id not in self._components or component_id.startswith("_"):
             raise OpenemsError(EDGE_NO_COMPONENT_WITH_ID, component_id)
         del self._components[component_id]

@@ -1,124 +1,168 @@
-"""One simulated edge: what it sends, when, and how it answers (edge.md 4)."""
+"""One simulated edge: what it sends and when (edge.md 4)."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import LoopingCall, deferLater
 
-from openems.common import errors, jsonrpc
-from openems.common.data import Value
+from openems.common import jsonrpc
+from openems.common.data import Row, Value
 from openems.common.errors import OpenemsError, generic
-from openems.common.jsonrpc import Members, Notification, Request, raw
-from openems.common.role import Role
+from openems.common.jsonrpc import Notification, Request, raw
+from openems.simulator import requests
 from openems.simulator.aggregation import Window
 from openems.simulator.configuration import VERSION, Configuration
 from openems.simulator.energyflow import Household
+from openems.simulator.resend import Unsent
 from openems.websocket.peer import Connection
 
 #: Seconds after which everything is sent again.
 FULL = 300
 AGGREGATION = 300_000
+#: Seconds that aggregated values wait at most, drawn once.
+AGGREGATION_DELAY = 269
+#: Seconds between a connect and the run that sends again what was not sent.
+RESEND_WAIT = (300.0, 3900.0)
 #: Milliseconds a value set by a user is held.
 HOLD = 60_000
-#: Timestamps in one resendData message.
-RESEND_ROWS = 288
-#: Rows kept while away: a month and a little more.
-MAX_AWAY = 10_000
-LOG_INTERVAL = 5.0
-
-_ROLES = {
-    "updateComponentConfig": Role.OWNER,
-    "createComponentConfig": Role.INSTALLER,
-    "deleteComponentConfig": Role.INSTALLER,
-    "setChannelValue": Role.ADMIN,
-}
+#: Rows in one message of back-filled history, messages a cycle.
+BACKFILL_ROWS, BACKFILL_MESSAGES = 288, 5
+LOG_INTERVAL = 5_000
+#: Configurations of the first start: incomplete ones first, within two seconds (reality.md R5).
+BURST, BURST_SECONDS = 13, 2.0
+#: Seconds after the first connect, what the edge asks by itself then (reality.md R8).
+QUESTIONS: tuple[tuple[float, str, dict[str, Any]], ...] = (
+    (0.9, "getPossibleApps", {"key": "0000-0000-0000-0000"}),
+    (180.0, "getInstalledApps", {}),
+)
 
 
 class SimulatedEdge:
-    """State outlives connections; :meth:`endpoint` is the factory for each of them. ``now`` gives epoch ms."""
+    """State outlives connections; :meth:`endpoint` is the factory for each of them. ``now`` gives epoch ms.
+
+    Edges are spread over the cycle by their number. ``backfill_days`` of history are sent at the first connect, live
+    values begin after them. ``slow`` seconds: a link that takes one message in this time and delays answers by it.
+    """
 
     def __init__(
-        self, number: int, *, seed: int, reactor: Any, now: Callable[[], int], cycle: float, backfill_days: float
+        self,
+        number: int,
+        *,
+        seed: int,
+        reactor: Any,
+        now: Callable[[], int],
+        cycle: float,
+        backfill_days: float = 0.0,
+        resend_wait: tuple[float, float] = RESEND_WAIT,
     ) -> None:
-        self.number = number
         self.configuration = Configuration()
         self.household = Household(seed, number)
         self.connection: Connection | None = None
+        self.log_subscribed = False
+        self.slow = 0.0
+        self._random = random.Random(f"{seed}/{number}/times")
         self._reactor = reactor
         self._now = now
+        self._cycle_seconds = cycle
         self._cycle_ms = max(1, round(cycle * 1000))
+        self._phase = number * 0.618034 % 1 * cycle
+        self._delay = self._random.randint(0, AGGREGATION_DELAY)
+        self._resend_wait = resend_wait
+        self._resend_due: int | None = None
+        self._unsent = Unsent()
+        self._unable = False
+        self._aggregated: list[tuple[int, int, Row]] = []
+        self._backfill = self._history(backfill_days) if backfill_days else None
+        self._connects = 0
+        self._slow_until = 0
         self._sent: dict[str, Value] = {}
         self._full_due = 0
+        self._log_due = 0
         self._window: Window | None = None
         self._last: dict[str, Value] = {}
         self._held: dict[str, tuple[Value, int]] = {}
-        self._log_subscribed = False
-        #: Time -> row of what was not sent. The household steps forward only: its counters know no way back.
-        self._away: dict[int, dict[str, Value]] = {}
-        end = now()
-        begin = end - round(backfill_days * 86_400_000)
-        for time in range(begin - begin % AGGREGATION + AGGREGATION, end, AGGREGATION):
-            self._away[time] = self.household.step(time)
+        self._later: list[IDelayedCall] = []
         self._cycle = LoopingCall(self._run)
         self._cycle.clock = reactor
-        self._cycle_seconds = cycle
-        self._log = LoopingCall(self._log_line)
-        self._log.clock = reactor
 
     def start(self) -> None:
-        self._cycle.start(self._cycle_seconds, now=False)
-        self._log.start(LOG_INTERVAL, now=False)
+        if self._phase:
+            self._call_later(self._phase, self._cycle.start, self._cycle_seconds, False)
+        else:
+            self._cycle.start(self._cycle_seconds, now=False)
 
     def stop(self) -> None:
-        for loop in (self._cycle, self._log):
-            if loop.running:
-                loop.stop()
+        for call in self._later:
+            if call.active():
+                call.cancel()
+        self._later.clear()
+        if self._cycle.running:
+            self._cycle.stop()
 
     def endpoint(self, connection: Connection) -> _Link:
         return _Link(self, connection)
+
+    def _call_later(self, seconds: float, call: Callable[..., Any], *args: Any) -> None:
+        self._later = [waiting for waiting in self._later if waiting.active()]
+        self._later.append(self._reactor.callLater(seconds, call, *args))
 
     # --- connection
 
     def opened(self, connection: Connection) -> None:
         self.connection = connection
-        self._notify("edgeConfig", self.configuration.json())
+        self._connects += 1
         self._full_due = 0
-        kept, self._away = list(self._away.items()), {}
-        for first in range(0, len(kept), RESEND_ROWS):
-            self._notify("resendData", {str(time): row for time, row in kept[first : first + RESEND_ROWS]})
+        self._resend_due = self._now() + round(self._random.uniform(*self._resend_wait) * 1000)
+        if self._connects > 1:
+            self._notify("edgeConfig", self.configuration.json())
+            return
+        for step in range(1, BURST + 1):
+            self._call_later((step - 1) * BURST_SECONDS / BURST, self._burst, connection, step)
+        for seconds, method, params in QUESTIONS:
+            self._call_later(seconds, self._ask, connection, method, params)
 
     def closed(self, connection: Connection) -> None:
         if connection is self.connection:
             self.connection = None
+            self._unable = True
 
-    def _keep(self, time: int, values: dict[str, Value]) -> None:
-        """What happens while nobody listens, in steps of five minutes, for as long as a real edge would keep it."""
-        if time % AGGREGATION < self._cycle_ms:
-            self._away[time - time % AGGREGATION] = values
-            if len(self._away) > MAX_AWAY:
-                del self._away[next(iter(self._away))]
+    def _burst(self, connection: Connection, step: int) -> None:
+        if connection is self.connection:
+            complete = self.configuration.json()
+            missing = (BURST - step) // 2
+            components = list(complete["components"].items())
+            self._notify("edgeConfig", {**complete, "components": dict(components[missing:])})
+
+    def _ask(self, connection: Connection, method: str, params: dict[str, Any]) -> None:
+        if connection is self.connection:
+            payload = {"jsonrpc": "2.0", "method": method, "params": params, "id": jsonrpc.new_id()}
+            connection.request("appCenter", {"payload": payload}).addErrback(lambda f: f.trap(OpenemsError) and None)
 
     # --- each cycle
 
     def _run(self) -> None:
         now = self._now()
+        if self._backfill is not None:
+            if self.connection is None or self._send_history():
+                return
         time = now - now % self._cycle_ms
-        values = self.household.step(time)
-        values["_meta/Version"] = VERSION
-        for address, (value, until) in tuple(self._held.items()):
-            if now > until:
-                del self._held[address]
-            else:
-                values[address] = value
+        values = self._measure(time, now)
         self._last = values
+        self._aggregate(time, values, now)
+        self._log_line(now)
         if self.connection is None:
-            self._keep(time, values)
-            self._window = None
             return
-        self._aggregate(time, values)
+        self._resend(now)
+        if now < self._slow_until:
+            return
+        self._slow_until = now + round(self.slow * 1000)
         if now >= self._full_due:
             self._full_due = now + (FULL + 1) * 1000
             changed = values
@@ -128,25 +172,79 @@ class SimulatedEdge:
         if self._notify("timestampedData", {str(time): dict(sorted(changed.items()))} if changed else {}):
             self._sent = values
 
-    def _aggregate(self, time: int, values: dict[str, Value]) -> None:
+    def _measure(self, time: int, now: int) -> dict[str, Value]:
+        values = self.household.step(time)
+        values["_meta/Version"] = VERSION
+        if self._unable:
+            # A fault outside matters more than a warning about the link.
+            values["ctrlBackend0/UnableToSend"] = 1
+            values["ctrlBackend0/State"] = 2
+            values["_sum/State"] = max(2, int(values["_sum/State"] or 0))
+        for address, (value, until) in tuple(self._held.items()):
+            if now > until:
+                del self._held[address]
+            else:
+                values[address] = value
+        return values
+
+    def _aggregate(self, time: int, values: dict[str, Value], now: int) -> None:
+        """Windows go on while nobody listens; the one the edge started in is sent although partial."""
         start = time - time % AGGREGATION
         window = self._window
         if window is None or window.start != start:
             if window is not None:
-                self._notify("aggregatedData", {str(window.start): window.result()})
+                row = window.result()
+                self._unsent.add(window.start, row, self._unable)
+                self._aggregated.append((now + self._delay * 1000, window.start, row))
             window = self._window = Window(start)
         window.add(values)
+        while self._aggregated and now >= self._aggregated[0][0]:
+            _, begin, row = self._aggregated.pop(0)
+            self._unable = not self._notify("aggregatedData", {str(begin): row})
 
-    def _log_line(self) -> None:
-        if not self._log_subscribed:
+    def _resend(self, now: int) -> None:
+        if self._resend_due is None or now < self._resend_due:
             return
-        now = datetime.datetime.fromtimestamp(self._now() / 1000, datetime.UTC)
+        self._resend_due = None
+        if all(
+            self._notify("resendData", {str(time): row for time, row in part.items()}) for part in self._unsent.parts()
+        ):
+            self._unsent.clear()
+
+    # --- history before the live values
+
+    def _history(self, days: float) -> Iterator[tuple[int, Row]]:
+        """The household steps forward only, its counters know no way back: live values must wait for the end."""
+        end = self._now()
+        begin = end - round(days * 86_400_000)
+        for time in range(begin - begin % AGGREGATION + AGGREGATION, end, AGGREGATION):
+            yield time, self.household.step(time)
+
+    def _send_history(self) -> bool:
+        """True while there is more."""
+        assert self._backfill is not None  # noqa: S101
+        for _ in range(BACKFILL_MESSAGES):
+            rows = dict(islice(self._backfill, BACKFILL_ROWS))
+            if not rows:
+                self._backfill = None
+                return False
+            self._notify("resendData", {str(time): row for time, row in rows.items()})
+        return True
+
+    # --- system log
+
+    def _log_line(self, now: int) -> None:
+        if not self.log_subscribed or now < self._log_due:
+            return
+        self._log_due = now + LOG_INTERVAL
+        at = datetime.datetime.fromtimestamp(now / 1000, datetime.UTC)
         soc, grid = self._last.get("_sum/EssSoc"), self._last.get("_sum/GridActivePower")
-        self._notify(
+        # A line nobody hears ends the subscription.
+        self.log_subscribed = self._notify(
             "systemLog",
             {
                 "line": {
-                    "time": now.isoformat(timespec="milliseconds"),
+                    "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                     "level": "INFO",
                     "source": "io.openems.edge.controller.debuglog.ControllerDebugLogImpl",
                     "message": f"[ctrlDebugLog0] _sum[State:Ok Ess SoC:{soc} % Grid:{grid} W]",
@@ -157,86 +255,37 @@ class SimulatedEdge:
     def _notify(self, method: str, params: Any) -> bool:
         return self.connection is not None and self.connection.notify(Notification(method, raw(params)))
 
-    # --- requests
+    # --- what requests do
 
-    def answer(self, request: Request) -> Any:
-        """The ``result`` of a request of the backend."""
-        if request.method != "authenticatedRpc":
-            raise generic(f'Endpoint with method "{request.method}" is not defined!')
-        try:
-            members = request.members()
-            user = Members(members.object("user"))
-            name = f"{user.string('id')}: {user.string('name')}"
-            role = Role.parse(user.string("role"))
-            inner = members.request()
-        except OpenemsError:
-            raise generic("No response") from None
-        return {"payload": self._success(*self._dispatch(inner, name, role))}
+    async def answer(self, request: Request) -> Any:
+        if self.slow:
+            await deferLater(self._reactor, self.slow)
+        return jsonrpc.raw(requests.answer(self, request))
 
-    def _dispatch(self, inner: Request, user: str, role: Role) -> tuple[str, Any]:
-        """The id and result of the innermost request that was handled."""
-        required = _ROLES.get(inner.method, Role.GUEST)
-        if not role.is_at_least(required):
-            raise OpenemsError(errors.COMMON_ROLE_ACCESS_DENIED, inner.method, role.name)
-        members = inner.members()
-        if inner.method == "getEdgeConfig":
-            return inner.id, self.configuration.json()
-        if inner.method == "subscribeSystemLog":
-            self._log_subscribed = members.boolean("subscribe")
-            return inner.id, {"payload": self._success(inner.id, {})}
-        if inner.method == "componentJsonApi":
-            nested = members.request(id_optional=True)
-            return nested.id, self._component(members.string("componentId"), nested)
-        if inner.method == "setChannelValue":
-            address = f"{members.string('componentId')}/{members.string('channelId')}"
-            self._held[address] = (members.any("value"), self._now() + HOLD)
-            return inner.id, {}
-        if inner.method == "updateComponentConfig":
-            self.configuration.update(members.string("componentId"), members.array("properties"), user, self._now())
-        elif inner.method == "createComponentConfig":
-            self.configuration.create(members.string("factoryPid"), members.array("properties"), user, self._now())
-        elif inner.method == "deleteComponentConfig":
-            self.configuration.delete(members.string("componentId"))
-        else:
-            raise generic(f'Endpoint with method "{inner.method}" is not defined!')
-        self._full_due = 0
-        self._notify("edgeConfig", self.configuration.json())
-        return inner.id, {}
+    def channels(self, component_id: str) -> list[str]:
+        """Names of the channels of a component, ascending."""
+        prefix = component_id + "/"
+        return sorted(address[len(prefix) :] for address in self._last if address.startswith(prefix))
 
-    def _component(self, component_id: str, request: Request) -> Any:
+    def must_have_channel(self, component_id: str, channel_id: str) -> None:
+        """Code 1 as an edge words it."""
         if component_id not in self.configuration:
             raise generic(f"Component with id '{component_id}' was not found")
-        if component_id == "_componentManager" and request.method == "getEdgeConfig":
-            return self.configuration.json()
-        if component_id == "_componentManager" and request.method in (
-            "getChannelsOfComponent",
-            "getStateChannelsOfComponent",
-        ):
-            wanted = request.members().string("componentId") + "/"
-            return {
-                "channels": [
-                    {
-                        "id": address[len(wanted) :],
-                        "accessMode": "RO",
-                        "persistencePriority": "HIGH",
-                        "text": "",
-                        "type": "INTEGER",
-                        "unit": "",
-                        "category": "OPENEMS_TYPE",
-                    }
-                    for address in sorted(self._last)
-                    if address.startswith(wanted)
-                ]
-            }
-        if component_id == "_host" and request.method == "getSystemUpdateState":
-            return {"unknown": {}}
-        if component_id == "_appManager" and request.method in ("getApps", "getAppInstances"):
-            return {"apps" if request.method == "getApps" else "instances": []}
-        raise generic(f'Endpoint with method "{request.method}" is not defined!')
+        if f"{component_id}/{channel_id}" not in self._last:
+            implementation = self.configuration.factory(component_id)
+            raise generic(
+                f"Channel [{channel_id}] is not defined for ID [{component_id}]. Implementation [{implementation}]"
+            )
 
-    @staticmethod
-    def _success(request_id: str, result: Any) -> dict[str, Any]:
-        return {"jsonrpc": "2.0", "id": request_id, "result": result}
+    def set_channel_value(self, component_id: str, channel_id: str, value: Value) -> None:
+        self.must_have_channel(component_id, channel_id)
+        self._held[f"{component_id}/{channel_id}"] = (value, self._now() + HOLD)
+
+    def change_configuration(self, change: Callable[..., None], *args: Any) -> None:
+        """Applied, told, and followed by a full snapshot."""
+        change(*args, self._now())
+        self._full_due = 0
+        self._notify("edgeConfig", self.configuration.json())
 
 
 _NOT_SENT = object()
@@ -248,6 +297,7 @@ class _Link:
     def __init__(self, edge: SimulatedEdge, connection: Connection) -> None:
         self._edge = edge
         self._connection = connection
+        self._answers: set[Deferred[Any]] = set()
 
     def opened(self) -> None:
         self._edge.opened(self._connection)
@@ -255,11 +305,21 @@ class _Link:
     def received(self, text: bytes) -> bool:
         return False
 
-    async def request(self, request: Request) -> Any:
-        return jsonrpc.raw(self._edge.answer(request))
+    def request(self, request: Request) -> Deferred[Any]:
+        answer = Deferred.fromCoroutine(self._edge.answer(request))
+        if not answer.called:
+            self._answers.add(answer)
+            answer.addBoth(self._answered, answer)
+        return answer
+
+    def _answered(self, result: Any, answer: Deferred[Any]) -> Any:
+        self._answers.discard(answer)
+        return result
 
     def notification(self, notification: Notification) -> None:
         """A real edge ignores every notification."""
 
     def closed(self) -> None:
         self._edge.closed(self._connection)
+        for answer in tuple(self._answers):
+            answer.cancel()

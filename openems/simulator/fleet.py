@@ -1,7 +1,8 @@
 """A fleet of simulated edges over real WebSockets, and what may happen to it.
 
 Scenarios: ``steady``; ``outage``, every edge is away for half a minute each five minutes and resends afterwards;
-``fault``, each edge is in FAULT for a minute each ten; ``storm``, all edges reconnect at once each five minutes.
+``fault``, each edge is in FAULT for a minute each ten; ``storm``, all edges reconnect at once each five minutes;
+``slow``, links that take one message in five seconds and delay answers by as much.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from typing import Any
 
 from twisted.internet.task import LoopingCall
 
-from openems.simulator.edge import SimulatedEdge
+from openems.simulator.edge import RESEND_WAIT, SimulatedEdge
 from openems.websocket.client import ReconnectingClient
 
-SCENARIOS = ("steady", "outage", "fault", "storm")
+SCENARIOS = ("steady", "outage", "fault", "storm", "slow")
 #: Seconds between two looks at what the scenario wants.
 _TICK = 5.0
+_SLOW = 5.0
 
 
 class Fleet:
-    """``apikeys``: edge id -> key. ``backfill_days``: history each edge sends before its live data."""
+    """``apikeys``: edge id -> key. ``backfill_days``: history each edge sends before its live data; ``resend_wait``:
+    seconds between a connect and the resend of what was missed, drawn from this span."""
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class Fleet:
         backfill_days: float = 0.0,
         min_wait: float = 1.0,
         max_wait: float = 5.0,
+        resend_wait: tuple[float, float] = RESEND_WAIT,
     ) -> None:
         if scenario not in SCENARIOS:
             raise ValueError(f"no such scenario: {scenario!r}; there are {', '.join(SCENARIOS)}")
@@ -43,7 +47,16 @@ class Fleet:
         self.edges: list[SimulatedEdge] = []
         self._clients: list[ReconnectingClient] = []
         for number, (edge_id, apikey) in enumerate(apikeys.items()):
-            edge = SimulatedEdge(number, seed=seed, reactor=reactor, now=now, cycle=cycle, backfill_days=backfill_days)
+            edge = SimulatedEdge(
+                number,
+                seed=seed,
+                reactor=reactor,
+                now=now,
+                cycle=cycle,
+                backfill_days=backfill_days,
+                resend_wait=resend_wait,
+            )
+            edge.slow = _SLOW if scenario == "slow" else 0.0
             self.edges.append(edge)
             self._clients.append(
                 ReconnectingClient(

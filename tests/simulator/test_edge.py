@@ -13,6 +13,7 @@ from openems.simulator.fleet import Fleet
 from openems.testing.connections import FakeConnection
 
 START = 1_775_383_200_000
+USER = {"id": "jane@example.org", "name": "Jane", "language": "EN", "role": "admin"}
 
 
 class Simulated(SynchronousTestCase):
@@ -22,8 +23,8 @@ class Simulated(SynchronousTestCase):
     def now(self) -> int:
         return START + int(self.clock.seconds() * 1000)
 
-    def edge(self, *, backfill_days: float = 0.0) -> SimulatedEdge:
-        edge = SimulatedEdge(0, seed=1, reactor=self.clock, now=self.now, cycle=1.0, backfill_days=backfill_days)
+    def edge(self, **options: Any) -> SimulatedEdge:
+        edge = SimulatedEdge(0, seed=1, reactor=self.clock, now=self.now, cycle=1.0, **options)
         edge.start()
         self.addCleanup(edge.stop)
         return edge
@@ -37,7 +38,7 @@ class Simulated(SynchronousTestCase):
         self.clock.pump([1.0] * count)
 
     def ask(self, connection: FakeConnection, method: str, params: dict[str, Any], role: str = "admin") -> Any:
-        user = {"id": "jane@example.org", "name": "Jane", "language": "EN", "role": role}
+        user = {**USER, "role": role}
         payload = {"method": method, "params": params, "id": jsonrpc.new_id()}
         request_id = jsonrpc.new_id()
         connection.sent.clear()
@@ -47,7 +48,10 @@ class Simulated(SynchronousTestCase):
         return next(message for message in connection.messages() if message.get("id") == request_id)
 
     def test_configuration_snapshot_changes(self) -> None:
-        connection = self.connect(self.edge())
+        edge = self.edge()
+        connection = self.connect(edge)
+        connection.lose()
+        connection = self.connect(edge)
         self.assertEqual([m["method"] for m in connection.take()], ["edgeConfig"])
         self.seconds(1)
         (snapshot,) = connection.take()
@@ -61,27 +65,75 @@ class Simulated(SynchronousTestCase):
         full = [m for m in connection.take() if m["method"] == "timestampedData" and m["params"]]
         self.assertIn(len(values), [len(next(iter(m["params"].values()))) for m in full])
 
-    def test_away_is_resent_once_and_forward(self) -> None:
-        """The counters of what is resent end where the live ones begin."""
+    def test_first_start(self) -> None:
+        """reality.md R5, R8: a burst of growing configurations, and two questions."""
+        connection = self.connect(self.edge())
+        self.seconds(200)
+        sent = connection.take()
+        sizes = [len(m["params"]["components"]) for m in sent if m["method"] == "edgeConfig"]
+        self.assertEqual((len(sizes), sizes[0] < sizes[-1], sizes), (13, True, sorted(sizes)))
+        asked = [m["params"]["payload"] for m in sent if m["method"] == "appCenter"]
+        self.assertEqual([m["method"] for m in asked], ["getPossibleApps", "getInstalledApps"])
+
+    def test_away_is_resent_and_warned_of(self) -> None:
+        """edge.md 4.6, reality.md R7, R10: floating point rows, parts of five minutes, counters each hour only."""
+        edge = self.edge(resend_wait=(300.0, 300.0))
+        connection = self.connect(edge)
+        self.seconds(400)
+        connection.lose()
+        self.seconds(3600)
+        connection = self.connect(edge)
+        self.seconds(1)
+        live = self.snapshot(connection)
+        self.assertEqual((live["ctrlBackend0/UnableToSend"], live["_sum/State"]), (1, 2))
+        self.assertEqual([m for m in connection.take() if m["method"] == "resendData"], [])
+        self.seconds(900)
+        sent = connection.take()
+        rows = {int(t): row for m in sent if m["method"] == "resendData" for t, row in m["params"].items()}
+        self.assertEqual(set(rows), {START + n * 300_000 for n in range(14)})
+        self.assertTrue(all(isinstance(value, float) for row in rows.values() for value in row.values()))
+        hourly = [time for time, row in rows.items() if "_sum/ConsumptionActiveEnergy" in row]
+        self.assertEqual(hourly, [time for time in rows if time % 3_600_000 == 0])
+        self.assertEqual({len(m["params"]) for m in sent if m["method"] == "resendData"} - {0, 1, 2}, set())
+        changes: dict[str, Any] = {}
+        for message in sent:
+            if message["method"] == "timestampedData":
+                for values in message["params"].values():
+                    changes.update(values)
+        self.assertEqual((changes["ctrlBackend0/UnableToSend"], changes["_sum/State"]), (0, 0))
+
+    def snapshot(self, connection: FakeConnection) -> dict[str, Any]:
+        for message in connection.messages():
+            if message["method"] == "timestampedData":
+                return dict(next(iter(message["params"].values())))
+        raise AssertionError("no snapshot")
+
+    def test_a_slow_link(self) -> None:
+        edge = self.edge()
+        edge.slow = 5.0
+        connection = self.connect(edge)
+        self.seconds(20)
+        self.assertEqual(len([m for m in connection.take() if m["method"] == "timestampedData"]), 4)
+        asked = jsonrpc.new_id()
+        payload = {"method": "getEdgeConfig", "params": {}, "id": jsonrpc.new_id()}
+        connection.receive({"method": "authenticatedRpc", "params": {"user": USER, "payload": payload}, "id": asked})
+        self.assertNotIn(asked, [m.get("id") for m in connection.messages()])
+        self.seconds(5)
+        self.assertIn(asked, [m.get("id") for m in connection.messages()])
+
+    def test_the_log_subscription_ends_with_a_line_nobody_hears(self) -> None:
         edge = self.edge()
         connection = self.connect(edge)
-        self.seconds(5)
+        self.ask(connection, "subscribeSystemLog", {"subscribe": True})
         connection.lose()
-        self.seconds(1200)
+        self.seconds(6)
         connection = self.connect(edge)
-        sent = connection.take()
-        rows = [row for m in sent if m["method"] == "resendData" for row in m["params"].values()]
-        self.assertEqual(len(rows), 4)
-        counters = [row["_sum/ConsumptionActiveEnergy"] for row in rows]
-        self.seconds(1)
-        live = next(m for m in connection.take() if m["method"] == "timestampedData")
-        counters.append(next(iter(live["params"].values()))["_sum/ConsumptionActiveEnergy"])
-        self.assertEqual(counters, sorted(counters))
-        self.assertLess(counters[-1] - counters[0], 5_000)
+        self.seconds(11)
+        self.assertNotIn("systemLog", [m["method"] for m in connection.messages()])
 
     def test_aggregates_are_of_their_window(self) -> None:
         connection = self.connect(self.edge())
-        self.seconds(301)
+        self.seconds(570)
         sent = connection.take()
         (aggregated,) = [m["params"] for m in sent if m["method"] == "aggregatedData"]
         ((time, row),) = aggregated.items()
@@ -98,8 +150,9 @@ class Simulated(SynchronousTestCase):
 
     def test_backfill(self) -> None:
         connection = self.connect(self.edge(backfill_days=2))
+        self.seconds(2)
         times = [int(t) for m in connection.take() if m["method"] == "resendData" for t in m["params"]]
-        self.assertEqual(times, list(range(START - 2 * 86_400_000 + 300_000, START, 300_000)))
+        self.assertEqual(times, list(range(START - 2 * 86_400_000 + 300_000, START + 1, 300_000)))
 
     def test_a_change_is_in_the_next_configuration(self) -> None:
         connection = self.connect(self.edge())
@@ -121,6 +174,17 @@ class Simulated(SynchronousTestCase):
                 "admin",
                 (1, ["A Component with id [ess0] is already existing!"]),
             ),
+            (
+                "setChannelValue",
+                {"componentId": "ess0", "channelId": "NoSuch", "value": 1},
+                "admin",
+                (
+                    1,
+                    ["Channel [NoSuch] is not defined for ID [ess0]. Implementation [Simulator.EssSymmetric.Reacting]"],
+                ),
+            ),
+            ("componentJsonApi", {"componentId": "_sum"}, "admin", (1, ["No response"])),
+            ("updateComponentConfig", {"componentId": 1}, "admin", (1, ["No response"])),
         ):
             reply = self.ask(connection, method, params, role)["error"]
             self.assertEqual((method, reply["code"], reply["data"]), (method, *error))
@@ -135,9 +199,11 @@ class Simulated(SynchronousTestCase):
 
     def test_a_set_value_is_held_for_a_minute(self) -> None:
         connection = self.connect(self.edge())
+        self.seconds(3)
         self.ask(connection, "setChannelValue", {"componentId": "meter0", "channelId": "State", "value": 2})
+        connection.take()
         self.seconds(1)
-        self.assertEqual(next(iter(connection.take()[-1]["params"].values()))["meter0/State"], 2)
+        self.assertEqual(self.snapshot(connection)["meter0/State"], 2)
         self.seconds(62)
         row: dict[str, Any] = {}
         for message in connection.take():
