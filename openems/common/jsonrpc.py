@@ -372,10 +372,12 @@ class Members:
         try:
             year, month, day = (int(part) for part in parts[:3])
         except ValueError:
+            # Read part by part: what is missing matters only where all before it are numbers.
+            wrong = next((part for part in parts[:3] if integer_of(part) is None), None)
             reason = (
                 f"Index {len(parts)} out of bounds for length {len(parts)}"
-                if len(parts) < 3
-                else f'For input string: "{text}"'
+                if wrong is None
+                else f'For input string: "{wrong}"'
             )
             raise OpenemsError(errors.JSON_NO_DATE_MEMBER, name, self._text(), reason) from None
         try:
@@ -384,8 +386,7 @@ class Members:
             raise generic(f"Invalid date '{short(text, 40)}'") from None
 
     def _text(self, limit: int | None = None) -> str:
-        text = (self._raw or dumps(self._values)).decode("utf-8", "replace")
-        return short(text, limit) if limit else text
+        return _excerpt(self._raw or dumps(self._values), limit)
 
 
 def integer_of(value: Any, bits: int = 32) -> int | None:
@@ -488,6 +489,11 @@ def _lenient(data: bytes) -> bytes:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
+#: A string, or the white space between tokens.
+_SPACE = re.compile(rb'("(?:[^"\\]|\\.)*")|[ \t\r\n]+')
+
+
 def _excerpt(data: bytes, limit: int | None = 100) -> str:
-    text = data.decode("utf-8", "replace")
+    """JSON as error texts quote it: without white space between its tokens."""
+    text = _SPACE.sub(lambda match: match[1] or b"", data).decode("utf-8", "replace")
     return text if limit is None else short(text, limit)

@@ -83,7 +83,7 @@ def printed_line(notification: Notification) -> Notification:
     if time.tzinfo is None:
         raise generic(f"The time of a system log line has no offset: {text[:40]}")
     printed = {
-        "time": time.isoformat(timespec="milliseconds"),
+        "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": level,
         "source": line.string("source"),
         "message": line.string("message"),
