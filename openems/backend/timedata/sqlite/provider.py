@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from openems.backend.interfaces import IDebugLoggable, ITimedata
 from openems.backend.models import History
-from openems.backend.timedata.sqlite import reader, schema
+from openems.backend.timedata.sqlite import reader
 from openems.backend.timedata.sqlite.reader import Question
+from openems.backend.timedata.sqlite.readers import Readers
 from openems.backend.timedata.sqlite.store import Store
 from openems.backend.timedata.sqlite.writer import Writer
 from openems.common.data import DataNotification, Value
@@ -76,9 +73,13 @@ class SqliteTimedata:
             queue_rows=queue_rows,
             call=reactor.callFromThread,
         )
-        self._pool = ThreadPool(1, self.READERS, name=f"history queries {id}")
-        self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._readers = Readers(
+            f"history queries {id}",
+            path,
+            self.READERS,
+            generation=lambda: self._writer.generation,
+            call=reactor.callFromThread,
+        )
         self._running = False
         self._queries = 0
         self._answered = 0
@@ -89,7 +90,7 @@ class SqliteTimedata:
         """Opens the file in the writer thread; trouble with it is logged and does not stop the backend."""
         opened: Deferred[None] = Deferred()
         opened.addTimeout(self._stop_patience, self._reactor)
-        self._pool.start()
+        self._readers.start()
         self._writer.start(lambda: opened.callback(None))
         self._running = True
         try:
@@ -103,13 +104,8 @@ class SqliteTimedata:
         if not self._running:
             return
         self._running = False
-        for connection in self._connections:
-            connection.interrupt()
-        self._pool.stop()
         # Before the writer: the last connection to close tidies up the file, and these may not write.
-        for connection in self._connections:
-            connection.close()
-        self._connections.clear()
+        self._readers.stop()
         ended: Deferred[None] = Deferred()
         ended.addTimeout(self._stop_patience + 2, self._reactor)
         self._writer.stop(self._stop_patience, lambda: ended.callback(None))
@@ -150,8 +146,10 @@ class SqliteTimedata:
         return await self._ask(Question.newest_before, edge_id, milliseconds(date), channels)
 
     async def _ask(self, question: Callable[Concatenate[Question, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        def answer() -> T:
-            with self._view() as view:
+        def answer(connection: sqlite3.Connection) -> T:
+            if not self._running:
+                raise OpenemsError(COMMON_SERVICE_NOT_AVAILABLE)
+            with reader.ask(connection) as view:
                 return question(view, *args, **kwargs)
 
         if not self._running:
@@ -161,7 +159,7 @@ class SqliteTimedata:
             raise generic("Too many history queries are waiting")
         self._queries += 1
         try:
-            return await deferToThreadPool(self._reactor, self._pool, answer)
+            return await self._readers.ask(answer)
         except sqlite3.Error as error:
             # The text may name files and queries: it is for the log.
             if self._reactor.seconds() - self._logged_at >= self.LOG_EVERY:
@@ -171,19 +169,6 @@ class SqliteTimedata:
         finally:
             self._queries -= 1
             self._answered += 1
-
-    def _view(self) -> AbstractContextManager[Question]:
-        """In a thread of the pool, which keeps its connection."""
-        if not self._running:
-            raise OpenemsError(COMMON_SERVICE_NOT_AVAILABLE)
-        local = self._local
-        generation = self._writer.generation
-        if getattr(local, "generation", None) != generation:
-            # A connection to a file that was moved aside is closed with the others at the end.
-            local.connection = schema.open_for_reading(self._path)
-            self._connections.append(local.connection)
-            local.generation = generation
-        return reader.ask(local.connection)
 
     def debug_log(self) -> str | None:
         writer = self._writer

@@ -32,6 +32,8 @@ CARRY = 310_000
 #: periods times channels of one answer
 MAX_CELLS = 3_000_000
 TIME_LIMIT = 30.0
+#: Channels looked up in one statement.
+LOOKUP = 500
 
 _STRETCH = (
     "SELECT (SELECT first FROM rollup WHERE series = :s AND time >= :a AND time < :b ORDER BY time LIMIT 1),"
@@ -61,14 +63,16 @@ class Question:
     def _channels(self, edge_id: str, names: Sequence[str]) -> list[Channel]:
         if not storable(edge_id):
             return []
-        found = []
-        for name in filter(storable, names):
-            row = self._execute(
-                "SELECT id, text FROM series WHERE edge = ? AND channel = ?", (edge_id, name)
-            ).fetchone()
-            if row is not None:
-                found.append(Channel(name, row[0], bool(row[1])))
-        return found
+        known: dict[str, Channel] = {}
+        wanted = list(filter(storable, names))
+        for first in range(0, len(wanted), LOOKUP):
+            some = wanted[first : first + LOOKUP]
+            for name, series, text in self._execute(
+                f"SELECT channel, id, text FROM series WHERE edge = ? AND channel IN ({','.join('?' * len(some))})",  # noqa: S608 - question marks
+                (edge_id, *some),
+            ):
+                known[name] = Channel(name, series, bool(text))
+        return [known[name] for name in dict.fromkeys(wanted) if name in known]
 
     def _border(self, grid: Grid) -> int:
         """Before this instant the roll-up answers, from it on the samples."""
@@ -92,7 +96,11 @@ class Question:
     def _numbers(self, series: int, grid: Grid, border: int) -> list[Value]:
         step = grid.step
         count = len(grid)
+        column: list[Value]
         if step == BUCKET and grid.start % BUCKET == 0:
+            means = self._without_gaps(series, grid) if border == grid.end and not self._gaps else None
+            if means is not None:
+                return means
             column = self._buckets(series, grid, border)
         else:
             sums, counts = [0.0] * count, [0] * count
@@ -105,22 +113,27 @@ class Question:
             self._carry(series, grid, column)
         return column
 
+    def _without_gaps(self, series: int, grid: Grid) -> list[Value] | None:
+        """Mostly there is a row for each period, and then nothing needs to be looked at but the means."""
+        means: list[Value] = [
+            mean
+            for (mean,) in self._execute(
+                "SELECT avg FROM rollup WHERE series = ? AND time >= ? AND time < ? ORDER BY time",
+                (series, grid.start, grid.end),
+            )
+        ]
+        if len(means) == len(grid):
+            return means
+        self._gaps = True  # the channels of an edge have theirs together: do not try this again and again
+        return None
+
     def _buckets(self, series: int, grid: Grid, border: int) -> list[Value]:
         """Five-minute values: row for row what is stored."""
-        start, count = grid.start, len(grid)
-        if border == grid.end and not self._gaps:
-            # Mostly there is a row for each period, and then nothing needs to be looked at but the means.
-            means = self._execute(
-                "SELECT avg FROM rollup WHERE series = ? AND time >= ? AND time < ? ORDER BY time",
-                (series, start, border),
-            ).fetchall()
-            if len(means) == count:
-                return [mean for (mean,) in means]
-            self._gaps = True  # the channels of an edge have theirs together: do not try this again and again
+        start = grid.start
         rows = self._execute(
             "SELECT time, avg FROM rollup WHERE series = ? AND time >= ? AND time < ?", (series, start, border)
         ).fetchall()
-        column: list[Value] = [None] * count
+        column: list[Value] = [None] * len(grid)
         for time, mean in rows:
             column[(time - start) // BUCKET] = mean
         if border < grid.end:

@@ -1,0 +1,80 @@
+"""A few threads that answer questions, each with a connection of its own.
+
+Twisted's thread pool would do, at the price of a tenth of a millisecond more for each question: as much as an eighth of
+a day's history.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from openems.backend.timedata.sqlite import schema
+
+T = TypeVar("T")
+Work = tuple[Callable[[sqlite3.Connection], Any], "Deferred[Any]"]
+
+
+class Readers:
+    """``generation`` tells by another number that there is another file at ``path``; ``call`` brings a call to the
+    reactor's thread."""
+
+    def __init__(
+        self, name: str, path: str, count: int, *, generation: Callable[[], int], call: Callable[..., Any]
+    ) -> None:
+        self._path = path
+        self._generation = generation
+        self._call = call
+        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        self._connections: dict[int, sqlite3.Connection] = {}
+        self._threads = [
+            threading.Thread(target=self._work, args=(number,), name=f"{name} {number}", daemon=True)
+            for number in range(count)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def ask(self, question: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
+        answered: Deferred[T] = Deferred()
+        self._queue.put((question, answered))
+        return answered
+
+    def stop(self) -> None:
+        """Interrupts what runs; returns when all threads have ended and closed their connections."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for connection in tuple(self._connections.values()):
+            connection.interrupt()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self, number: int) -> None:
+        opened: int | None = None
+        try:
+            while (work := self._queue.get()) is not None:
+                question, answered = work
+                try:
+                    if opened != (generation := self._generation()):
+                        self._close(number)
+                        self._connections[number] = schema.open_for_reading(self._path)
+                        opened = generation
+                    result = question(self._connections[number])
+                except BaseException:
+                    self._call(answered.errback, Failure())
+                else:
+                    self._call(answered.callback, result)
+        finally:
+            self._close(number)
+
+    def _close(self, number: int) -> None:
+        connection = self._connections.pop(number, None)
+        if connection is not None:
+            connection.close()
