@@ -32,6 +32,7 @@ from openems.backend.timedata.dummy import DummyTimedata
 from openems.backend.timedata.sqlite.provider import SqliteTimedata
 from openems.backend.ui.server import UiWebsocket
 from openems.common.role import Language
+from openems.websocket.proxies import TrustedProxies
 
 #: Seconds that the two halves of a stop may take, together less than ten: whoever is connected, then what is stored.
 STOP_LISTENERS = 4.5
@@ -66,6 +67,7 @@ class Backend:
             configuration.core_timedatamanager.ids,
             is_edge=lambda edge_id: self.metadata.get_edge(edge_id) is not None,
         )
+        proxies = TrustedProxies(configuration.backend.trusted_proxies)
         self.edge_manager = EdgeManager(
             self.metadata,
             self.timedata_manager,
@@ -74,6 +76,7 @@ class Backend:
             now=now,
             app_center=self.app_center,
             max_message_size=configuration.backend.max_message_size,
+            proxies=proxies,
         )
         self.handler = JsonRpcRequestHandler(
             self.metadata,
@@ -97,6 +100,7 @@ class Backend:
                 events=self.events,
                 request_limit=configuration.ui_websocket.request_limit,
                 max_message_size=configuration.backend.max_message_size,
+                proxies=proxies,
             )
             self.edge_manager.ui = self.ui
             if isinstance(self.metadata, FileMetadata):

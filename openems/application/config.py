@@ -20,6 +20,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from openems.websocket.proxies import LOOPBACK, TrustedProxies
+
 _HEADER = re.compile(r"^[ \t]*\[([^\[\]\n]+)\]", re.MULTILINE)
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -69,6 +71,13 @@ class Backend(Section, frozen=True):
         int,
         Meta(ge=65536, le=1 << 30, description="Bytes of one message; a longer one closes its connection with 1009."),
     ] = 16 * 1024 * 1024
+    trusted_proxies: Annotated[
+        list[str],
+        Meta(
+            description="Addresses or networks of reverse proxies: only from these a forwarding header"
+            " (`X-Forwarded-For`, `Forwarded`, `X-Real-IP`) tells who the peer is, for limits and logs."
+        ),
+    ] = msgspec.field(default_factory=lambda: list(LOOPBACK))
 
 
 class Health(Section, frozen=True):
@@ -86,6 +95,15 @@ class EdgeWebsocket(Section, frozen=True):
 
     port: Annotated[Port, Meta(description="WebSocket port for edges.")] = 8081
     interface: Annotated[str | None, Meta(description="Address to bind to; absent: the one of `[backend]`.")] = None
+    processes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=64,
+            description="Edge applications that the backend starts and watches behind this port, each a process on a "
+            "core of its own; 0: the backend takes the edges itself.",
+        ),
+    ] = 0
 
 
 class EdgeManager(Section, frozen=True):
@@ -205,9 +223,10 @@ class Known(msgspec.Struct, frozen=True):
     many: bool
 
 
-def _known() -> dict[str, Known]:
+def known_sections(configuration: type[msgspec.Struct]) -> dict[str, Known]:
+    """Section name -> what the reader knows of it, of a struct whose fields are sections."""
     table: dict[str, Known] = {}
-    for field in msgspec.structs.fields(Configuration):
+    for field in msgspec.structs.fields(configuration):
         many = get_origin(field.type) is list
         types = get_args(field.type) if many or get_origin(field.type) in (Union, UnionType) else (field.type,)
         section = next(t for t in types if t is not NoneType)
@@ -216,7 +235,7 @@ def _known() -> dict[str, Known]:
     return table
 
 
-KNOWN = _known()
+KNOWN = known_sections(Configuration)
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -226,12 +245,19 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 class _Reader:
-    """Turns a decoded document into a :class:`Configuration`, collecting problems."""
+    """Turns a decoded document into sections, collecting problems."""
 
     def __init__(
-        self, source: str, strict: bool, environ: Mapping[str, str], directory: Path, headers: frozenset[str]
+        self,
+        source: str,
+        strict: bool,
+        environ: Mapping[str, str],
+        directory: Path,
+        headers: frozenset[str],
+        known: Mapping[str, Known] = KNOWN,
     ) -> None:
         self.source = source
+        self.known = known
         self.headers = headers
         self.strict = strict
         self.environ = environ
@@ -248,13 +274,13 @@ class _Reader:
         own: dict[str, Any] = {}
         for key, value in table.items():
             name = f"{path}.{key}" if path else key
-            below = any(known == name or known.startswith(name + ".") for known in KNOWN)
+            below = any(known == name or known.startswith(name + ".") for known in self.known)
             if below:
                 self.section(name, value)
             else:
                 own[key] = value
-        if path in KNOWN:
-            known = KNOWN[path]
+        if path in self.known:
+            known = self.known[path]
             # [edge.manager] alone makes no [edge]; an empty [edge] does, which only the header tells.
             if own or path in self.headers or len(own) == len(table):
                 self.read(known, own)
@@ -263,7 +289,7 @@ class _Reader:
                 self.unknown(path, key, value)
 
     def section(self, name: str, value: Any) -> None:
-        known = KNOWN.get(name)
+        known = self.known.get(name)
         if isinstance(value, dict):
             self.walk(value, name)
         elif isinstance(value, list) and known is not None and value and all(isinstance(v, dict) for v in value):
@@ -280,12 +306,12 @@ class _Reader:
         if isinstance(value, dict | list):
             full = self._deepest(name, value)
             later = next((x for x in LATER if full == x or full.startswith(x + ".") or x.startswith(name + ".")), None)
-            if later is not None:
+            if later is not None and self.known is KNOWN:
                 self.problem(full, "", "is not available in this version")
                 return
-            self.problem(full, "", f"unknown section{_nearest(full, list(KNOWN))}")
+            self.problem(full, "", f"unknown section{_nearest(full, list(self.known))}")
         else:
-            self.problem(path, key, f"unknown key{_nearest(name, list(KNOWN)) or '; no section has it'}")
+            self.problem(path, key, f"unknown key{_nearest(name, list(self.known)) or '; no section has it'}")
 
     @staticmethod
     def _deepest(name: str, value: Any) -> str:
@@ -350,6 +376,11 @@ class _Reader:
 def _contradictions(configuration: Configuration) -> list[str]:
     """What is wrong between sections."""
     problems: list[str] = []
+    for network in configuration.backend.trusted_proxies:
+        try:
+            TrustedProxies([network])
+        except ValueError as e:
+            problems.append(f"[backend] trustedProxies: {e}")
     if configuration.metadata_file is None and configuration.metadata_dummy is None:
         problems.append("nothing says which edges exist: one of [metadata.file], [metadata.dummy] is needed")
     if configuration.metadata_file is not None and configuration.metadata_dummy is not None:
@@ -416,14 +447,31 @@ def from_document(
     return configuration
 
 
+def sections(text: str, source: str, known: Mapping[str, Known], **options: Any) -> dict[str, Any]:
+    """Field -> section, for a program with a configuration of its own. Raises :class:`BadConfiguration`."""
+    document, headers = _document(text, source)
+    reader = _Reader(
+        source, True, options.get("environ", os.environ), options.get("directory", Path(".")), headers, known
+    )
+    reader.walk(document, "")
+    if reader.problems:
+        raise BadConfiguration(source, reader.problems)
+    return reader.found
+
+
 def parse(text: str, source: str, **options: Any) -> Configuration:
+    document, headers = _document(text, source)
+    return from_document(document, source, headers=headers, **options)
+
+
+def _document(text: str, source: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """And the headers that are in it, which a section without keys leaves no other trace of."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
         raise BadConfiguration(source, [f"{source}: no valid TOML: {e}"]) from None
-    headers = frozenset(name.strip() for name in _HEADER.findall(text))
-    return from_document(document, source, headers=headers, **options)
+    return document, frozenset(name.strip() for name in _HEADER.findall(text))
 
 
 def load(path: str | Path, *, environ: Mapping[str, str] = os.environ) -> Configuration:
@@ -497,7 +545,15 @@ def documentation() -> str:
         "A Felix configuration folder is read as it is (`--felix DIR`), or converted by "
         "`openems-backend convert-felix DIR`.\n"
     ]
-    for known in KNOWN.values():
+    parts += documented_sections(KNOWN)
+    parts.append("\n## Example\n\n```toml\n" + EXAMPLE + "```\n")
+    return "".join(parts)
+
+
+def documented_sections(known_sections: Mapping[str, Known]) -> list[str]:
+    """Markdown of each section with its keys."""
+    parts: list[str] = []
+    for known in known_sections.values():
         brackets = f"[[{known.name}]]" if known.many else f"[{known.name}]"
         parts.append(f"\n## `{brackets}`\n\n{' '.join((known.section.__doc__ or '').split())}")
         if known.many:
@@ -512,8 +568,7 @@ def documentation() -> str:
             else:
                 default = f"`{_toml_value(field.default_factory())}`" if callable(field.default_factory) else ""
             parts.append(f"| `{field.encode_name}` | {type_} | {default} | {meaning} |\n")
-    parts.append("\n## Example\n\n```toml\n" + EXAMPLE + "```\n")
-    return "".join(parts)
+    return parts
 
 
 def _documented(type_: Any) -> tuple[str, str]:

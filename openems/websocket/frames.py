@@ -15,6 +15,8 @@ from typing import Any
 from autobahn.websocket.protocol import WebSocketProtocol
 from websockets.speedups import apply_mask
 
+from openems.websocket.traffic import Traffic
+
 _OPEN = WebSocketProtocol.STATE_OPEN
 _FINAL_TEXT = 0x81
 #: Twisted pauses a producer when this much waits in the transport's buffer.
@@ -45,7 +47,15 @@ class FastFrames:
     inside_message: bool
     current_frame: Any
     transport: Any
+    last_pong: float
+    factory: Any
 
+    #: What goes by is counted here: one for all connections of a server.
+    traffic = Traffic()
+    #: Whom the wire belongs to, once the connection is open.
+    connection: Any = None
+    #: We stopped reading from this peer: its pongs stay unseen, too.
+    reading_paused = False
     _paused = False
     _sent_while_paused = 0
     #: The beginning of a frame whose rest has not come yet.
@@ -55,6 +65,7 @@ class FastFrames:
         raise NotImplementedError
 
     def dataReceived(self, data: bytes) -> None:
+        self.traffic.received_bytes += len(data)
         joined = bool(self._tail)
         if joined:
             data, self._tail = self._tail + data, b""
@@ -128,9 +139,13 @@ class FastFrames:
         if not self._paused:
             self._paused = True
             self._sent_while_paused = 0
+            if self.connection is not None:
+                self.connection.flows(False)
 
     def resumeProducing(self) -> None:
         self._paused = False
+        if self.connection is not None:
+            self.connection.flows(True)
 
     def stopProducing(self) -> None:
         self._paused = False
@@ -140,9 +155,23 @@ class FastFrames:
         """Bytes the peer has not taken yet; nothing counts until the transport's own buffer is full."""
         return _TRANSPORT_BUFFER + self._sent_while_paused if self._paused else 0
 
+    def pause_reading(self) -> None:
+        if not self.reading_paused:
+            self.reading_paused = True
+            self.transport.pauseProducing()
+
+    def resume_reading(self) -> None:
+        if self.reading_paused:
+            self.reading_paused = False
+            self.last_pong = self.factory.reactor.seconds()
+            self.transport.resumeProducing()
+
     def write_text(self, text: bytes) -> None:
         """One whole text frame."""
         length = len(text)
+        traffic = self.traffic
+        traffic.sent_bytes += length
+        traffic.sent_sizes[(length - 1).bit_length()] += 1
         mask_bit = 0 if self.masked_in else 0x80
         if length < 126:
             head = bytes((_FINAL_TEXT, mask_bit | length))

@@ -75,12 +75,3 @@ def accept(upgrade: Upgrade, date: str) -> bytes:
         "Upgrade: websocket\r\n"
         "\r\n"
     ).encode("iso-8859-1")
-
-
-def remote_of(headers: Mapping[str, str], address: str) -> str:
-    """The peer for logs and limits: the first forwarding header that is there, else the socket's address."""
-    for name in ("forwarded", "x-forwarded-for", "x-real-ip"):
-        value = headers.get(name)
-        if value:
-            return value[:200]
-    return address

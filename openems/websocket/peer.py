@@ -55,6 +55,8 @@ class Wire(Protocol):
     def close(self, code: int, reason: str) -> None: ...
     def drop(self, *, abort: bool = True) -> None: ...
     def invalid_utf8(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
 
 
 class Connection:
@@ -73,6 +75,7 @@ class Connection:
         "id",
         "is_open",
         "name",
+        "on_flow",
         "remote",
     )
     _log = Logger()
@@ -101,6 +104,8 @@ class Connection:
         self._pending: dict[str, tuple[Deferred[Raw], Any]] = {}
         self._running: set[Deferred[None]] = set()
         self._complaints = 0
+        #: Called with False when the peer stops taking what is sent (64 KiB wait), with True when all of it is taken.
+        self.on_flow: Callable[[bool], None] | None = None
 
     # --- for the domain
 
@@ -119,6 +124,16 @@ class Connection:
             return False
         self._wire.write_text(text)
         return True
+
+    @property
+    def running(self) -> int:
+        """Requests of the peer under way."""
+        return len(self._running)
+
+    @property
+    def pending(self) -> int:
+        """Requests of ours that wait for the peer's answer."""
+        return len(self._pending)
 
     def notify(self, notification: Notification) -> bool:
         return self.send(notification.encode())
@@ -158,9 +173,18 @@ class Connection:
         self._pending[request_id] = (waiting, self._reactor.callLater(timeout, expire))
         return waiting
 
+    def pause_reading(self) -> None:
+        """Take nothing from this peer until :meth:`resume_reading`; what was received already still comes."""
+        self._wire.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.is_open:
+            self._wire.resume_reading()
+
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close with a Close frame."""
         if self.is_open:
+            self._wire.resume_reading()  # for the peer's own Close frame
             self.is_open = False
             self._wire.close(code, reason)
 
@@ -170,6 +194,10 @@ class Connection:
         self._wire.drop()
 
     # --- for the wire
+
+    def flows(self, flowing: bool) -> None:
+        if self.on_flow is not None:
+            self.on_flow(flowing)
 
     def open(self, endpoint: Any) -> None:
         """The handshake is done: ``endpoint`` takes over."""

@@ -12,9 +12,11 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.http import datetimeToString
 
-from openems.websocket import handshake
+from openems.websocket import handshake, sharedport
 from openems.websocket.frames import FastFrames
-from openems.websocket.peer import SEND_LIMIT, Connection
+from openems.websocket.peer import MAX_RUNNING, SEND_LIMIT, Connection
+from openems.websocket.proxies import TrustedProxies
+from openems.websocket.traffic import Traffic
 
 #: Seconds between pings, counted from the start of the server.
 PING_INTERVAL = 60.0
@@ -32,6 +34,8 @@ class ServerProtocol(FastFrames, WebSocketServerProtocol):  # type: ignore[misc]
     websocket_version = 13
     connection: Connection | None = None
     last_pong = 0.0
+    #: Why it ends, where we end it; one of traffic.END_REASONS.
+    ended_by = ""
 
     def processHandshake(self) -> None:
         end = self.data.find(b"\r\n\r\n")
@@ -55,12 +59,12 @@ class ServerProtocol(FastFrames, WebSocketServerProtocol):  # type: ignore[misc]
         self.current_frame = None
         self.watch_buffer()
         address = self.transport.getPeer()
-        peer_text = f"{getattr(address, 'host', 'local')}:{getattr(address, 'port', 0)}"
+        host, port = getattr(address, "host", "local"), getattr(address, "port", 0)
         self.connection = Connection(
             self,
             name=self.server.name,
             headers=upgrade.headers,
-            remote=handshake.remote_of(upgrade.headers, peer_text),
+            remote=self.server.proxies.remote(upgrade.headers, host, port),
             reactor=self.server.reactor,
             send_limit=self.server.send_limit,
             observe=self.server.observe,
@@ -74,10 +78,12 @@ class ServerProtocol(FastFrames, WebSocketServerProtocol):  # type: ignore[misc]
 
     def _refuse(self, reason: str) -> None:
         self.wasNotCleanReason = reason
+        self.traffic.handshake_failures["refused"] += 1
         self.transport.write(handshake.REFUSAL)
         self.dropConnection(abort=False)
 
     def text_received(self, text: bytes) -> None:
+        self.traffic.received_sizes[(len(text) - 1).bit_length()] += 1
         if self.connection is not None:
             self.connection.text_received(text)
 
@@ -87,6 +93,7 @@ class ServerProtocol(FastFrames, WebSocketServerProtocol):  # type: ignore[misc]
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         self.forget_timers()
         if self.connection is not None:
+            self.traffic.ended(self.ended_by or ("clean" if wasClean else "error"), code)
             self.server.closed(self)
             connection, self.connection = self.connection, None
             connection.lost()
@@ -95,11 +102,19 @@ class ServerProtocol(FastFrames, WebSocketServerProtocol):  # type: ignore[misc]
 
     def close(self, code: int, reason: str) -> None:
         # Going through Autobahn's private method: the public one allows clients' codes only (1000, 3000 to 4999).
+        self.ended_by = self.ended_by or "server"
         self.unregisterProducer()
         self.sendCloseFrame(code=code, reasonUtf8=reason.encode()[:123], isReply=False)
 
     def drop(self, *, abort: bool = True) -> None:
+        if not self.ended_by:
+            self.ended_by = ("slow" if self.waiting > self.server.send_limit else "server") if abort else "denied"
         self.dropConnection(abort=abort)
+
+    def onOpenHandshakeTimeout(self) -> None:
+        if self.connection is None:
+            self.traffic.handshake_failures["timeout"] += 1
+        super().onOpenHandshakeTimeout()
 
     def invalid_utf8(self) -> None:
         self._fail_connection(1007, "Received text is no valid utf8 string!")
@@ -119,12 +134,15 @@ class WebSocketServer:
         max_message_size: int = MAX_MESSAGE_SIZE,
         send_limit: int = SEND_LIMIT,
         observe: Callable[[str, float], None] | None = None,
+        proxies: TrustedProxies | None = None,
     ) -> None:
         self.name = name
+        self.proxies = proxies or TrustedProxies()
         self.reactor = reactor
         self.send_limit = send_limit
         self.observe = observe
         self.connections: set[Connection] = set()
+        self.traffic = Traffic()
         self._protocols: set[ServerProtocol] = set()
         self._endpoint_factory = endpoint_factory
         self._port: Any = None
@@ -132,7 +150,9 @@ class WebSocketServer:
         make_factory: Any = WebSocketServerFactory  # untyped in Autobahn
         self._factory = make_factory(reactor=reactor)
         self._factory.protocol = type(
-            "ServerProtocol", (ServerProtocol,), {"server": self, "longest_fast": min(65535, max_message_size)}
+            "ServerProtocol",
+            (ServerProtocol,),
+            {"server": self, "traffic": self.traffic, "longest_fast": min(65535, max_message_size)},
         )
         self._factory.log = FastFrames.log
         self._factory.noisy = False
@@ -152,9 +172,18 @@ class WebSocketServer:
         self._ping = LoopingCall(self._tick)
         self._ping.clock = IReactorTime(reactor)
 
-    async def listen(self, port: int, interface: str = "") -> int:
-        """Open the port (0: any); returns the one that was bound. Raises CannotListenError."""
-        self._port = IReactorTCP(self.reactor).listenTCP(port, self._factory, backlog=4096, interface=interface)
+    async def listen(self, port: int, interface: str = "", *, shared: bool = False) -> int:
+        """Open the port (0: any); returns the one that was bound. Raises CannotListenError. ``shared``: other processes
+        of this user may listen on it, too."""
+        if shared:
+            with sharedport.share(port, interface) as bound_socket:
+                bound_socket.listen(sharedport.BACKLOG)
+                # The reactor works on a copy of the descriptor.
+                self._port = self.reactor.adoptStreamPort(bound_socket.fileno(), bound_socket.family, self._factory)
+        else:
+            self._port = IReactorTCP(self.reactor).listenTCP(
+                port, self._factory, backlog=sharedport.BACKLOG, interface=interface
+            )
         self._ping.start(PING_INTERVAL, now=False)
         bound = int(self._port.getHost().port)
         self._log.info("{name}: listening on port {port}", name=self.name, port=bound)
@@ -185,11 +214,42 @@ class WebSocketServer:
             if last.active():
                 last.cancel()
 
+    # what it does at this moment; each looks at all connections
+
+    @property
+    def running(self) -> int:
+        """Requests of peers under way."""
+        return sum(connection.running for connection in self.connections)
+
+    @property
+    def pending(self) -> int:
+        """Requests sent to peers that are not answered yet."""
+        return sum(connection.pending for connection in self.connections)
+
+    @property
+    def waiting(self) -> list[int]:
+        """Bytes that wait for each of the readers that are too slow just now."""
+        return [waiting for connection in self.connections if (waiting := connection.waiting)]
+
+    def pool(self, component_id: str) -> dict[str, int | float]:
+        """The five numbers of a pool of workers (core.md 5.2), which here are requests: as many may be under way as
+        the bound on each connection allows, none waits."""
+        most = MAX_RUNNING * len(self.connections)
+        running = self.running
+        return {
+            f"{component_id}/PoolSize": most,
+            f"{component_id}/MaxPoolSize": most,
+            f"{component_id}/Active": running,
+            f"{component_id}/Pending": 0,
+            f"{component_id}/Completed": max(0, self.traffic.received_messages - running),
+        }
+
     def opened(self, protocol: ServerProtocol) -> None:
         connection = protocol.connection
         if connection is None:
             return
         self._protocols.add(protocol)
+        self.traffic.opened += 1
         self.connections.add(connection)
         connection.open(self._endpoint_factory(connection))
 
@@ -208,12 +268,15 @@ class WebSocketServer:
     def _tick(self) -> None:
         oldest = self.reactor.seconds() - PONG_AGE
         for protocol in tuple(self._protocols):
+            if protocol.reading_paused:
+                continue  # its pongs wait unread
             if protocol.last_pong < oldest:
                 self._log.info(
                     "{name} {remote}: silent, dropped",
                     name=self.name,
                     remote=protocol.connection.remote if protocol.connection else "?",
                 )
+                protocol.ended_by = "timeout"
                 protocol.drop()
             else:
                 protocol.sendPing()

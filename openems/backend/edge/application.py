@@ -9,6 +9,7 @@ comes every five seconds, confirms it or not.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,10 +17,10 @@ from msgspec import Raw
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
+from openems.backend.edge.counters import SAMPLE
 from openems.backend.edge.link import ApplicationLink
 from openems.backend.interfaces import IEndpoint
 from openems.common import errors, jsonrpc
-from openems.common.data import KINDS
 from openems.common.errors import OpenemsError, generic, short
 from openems.common.jsonrpc import Members, Notification, Request
 from openems.websocket.peer import Connection, Refused
@@ -47,10 +48,12 @@ class ApplicationEndpoint:
         self.edges: dict[str, _Edge] = {}
         self._connection = connection
         self._manager = manager
+        self._counters = manager.counters.application
         self._reactor: IReactorTime = manager.reactor
 
     def opened(self) -> None:
         if not self.application_id:
+            self._manager.counters.refusals["application_id"] += 1
             self._manager.complain("application refused", f"{self._connection.remote}: no header id")
             raise Refused
         self._manager.opened(self)
@@ -76,17 +79,21 @@ class ApplicationEndpoint:
             message = orjson.loads(text)
             params = message["params"]
             payload = params["payload"]
-            kind = KINDS.get(payload["method"])
+            counter = self._counters.get(payload["method"])
             data = payload["params"]
             edge_id = params["edgeId"]
         except (ValueError, KeyError, TypeError):
             return False
-        if kind is None or type(data) is not dict or "id" in message or message.get("method") != "edgeRpc":
+        if counter is None or type(data) is not dict or "id" in message or message.get("method") != "edgeRpc":
             return False
         edge = self.edges.get(edge_id) if type(edge_id) is str else None
         if edge is None:
             return False
-        self._manager.data(edge_id, edge.entry, kind, data)
+        counter.count += 1
+        if counter.count % SAMPLE == 1:
+            self._manager.sample(counter, edge_id, edge.entry, data)
+        else:
+            self._manager.data(edge_id, edge.entry, counter.kind, data)
         return True
 
     async def request(self, request: Request) -> Any:
@@ -110,7 +117,11 @@ class ApplicationEndpoint:
                 return
             self._manager.notification(edge_id, edge.entry, jsonrpc.notification_of(members.raw_object("payload")))
         elif notification.method == "connectedEdges":
-            self._connected_edges(notification.members())
+            begun = perf_counter()
+            try:
+                self._connected_edges(notification.members())
+            finally:
+                self._manager.observe(notification.method, perf_counter() - begun)
         else:
             self._manager.complain(self.application_id, f"Unhandled Notification: {short(notification.method, 100)}")
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from zope.interface import implementer
 
+from openems.backend.edge.counters import SAMPLE
 from openems.backend.edge.link import DirectLink
 from openems.backend.interfaces import IEndpoint
-from openems.common.data import KINDS
 from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Notification, Request
 from openems.websocket.peer import Connection, Refused
@@ -31,11 +31,13 @@ class DirectEndpoint:
         self._edge_id = ""
         self._entry: FleetEdge | None = None
         self._link = DirectLink(connection)
+        self._counters = manager.counters.direct
 
     def opened(self) -> None:
         edge_id = self._edge_id_for_key()
         entry = None if edge_id is None else self._manager.link(edge_id, self._link)
         if edge_id is None or entry is None:
+            self._manager.counters.refusals["apikey"] += 1
             self._manager.complain("edge refused", f"{self._connection.remote}: no apikey or an unknown one")
             raise Refused
         self._edge_id = edge_id
@@ -45,13 +47,17 @@ class DirectEndpoint:
     def received(self, text: bytes) -> bool:
         try:
             message = orjson.loads(text)
-            kind = KINDS.get(message["method"])
+            counter = self._counters.get(message["method"])
             params = message["params"]
         except (ValueError, KeyError, TypeError):
             return False
-        if kind is None or type(params) is not dict or "id" in message or self._entry is None:
+        if counter is None or type(params) is not dict or "id" in message or self._entry is None:
             return False
-        self._manager.data(self._edge_id, self._entry, kind, params)
+        counter.count += 1
+        if counter.count % SAMPLE == 1:
+            self._manager.sample(counter, self._edge_id, self._entry, params)
+        else:
+            self._manager.data(self._edge_id, self._entry, counter.kind, params)
         return True
 
     async def request(self, request: Request) -> Any:

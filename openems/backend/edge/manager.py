@@ -13,6 +13,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 from msgspec import Raw
@@ -23,7 +24,9 @@ from zope.interface import implementer
 
 from openems.backend.edge.application import ApplicationEndpoint
 from openems.backend.edge.cache import EdgeCache, Store
+from openems.backend.edge.counters import DataCounter, FleetCounters
 from openems.backend.edge.direct import DirectEndpoint
+from openems.backend.edge.link import DirectLink
 from openems.backend.edge.requests import EdgeRequests
 from openems.backend.edge.systemlog import SystemLogSubscriptions, printed_line, subscribe_params
 from openems.backend.events import ConfigReceived, EdgesChanged, EventBus
@@ -36,6 +39,7 @@ from openems.common.jsonrpc import Members, Notification, Request, dumps, new_id
 from openems.common.role import Language, Level, Role
 from openems.common.semver import SemanticVersion
 from openems.websocket.peer import DEFAULT_TIMEOUT, Connection
+from openems.websocket.proxies import TrustedProxies
 from openems.websocket.server import MAX_MESSAGE_SIZE, WebSocketServer
 
 MINUTE = 60_000
@@ -91,6 +95,7 @@ class EdgeManager:
         ui: IUiWebsocket | None = None,
         observe: Callable[[str, float], None] | None = None,
         max_message_size: int = MAX_MESSAGE_SIZE,
+        proxies: TrustedProxies | None = None,
     ) -> None:
         self.metadata = metadata
         self.ui: Any = ui
@@ -99,6 +104,8 @@ class EdgeManager:
         self.messages = 0
         self.values = 0
         self.dropped: dict[str, int] = {}
+        self.counters = FleetCounters()
+        self._observe = observe
         self._timedata = timedata
         self._events = events
         self.reactor = reactor
@@ -108,9 +115,14 @@ class EdgeManager:
         self._complained: dict[str, tuple[float, int]] = {}
         self._direct: set[DirectEndpoint] = set()
         self._applications: set[ApplicationEndpoint] = set()
-        options: dict[str, Any] = {"reactor": reactor, "observe": observe, "max_message_size": max_message_size}
-        self._edges = WebSocketServer("Backend.Edge.Server", self._direct_endpoint, **options)
-        self._managers = WebSocketServer("Edge.Manager", self._application_endpoint, **options)
+        options: dict[str, Any] = {
+            "reactor": reactor,
+            "observe": observe,
+            "max_message_size": max_message_size,
+            "proxies": proxies,
+        }
+        self.edges_server = WebSocketServer("Backend.Edge.Server", self._direct_endpoint, **options)
+        self.applications_server = WebSocketServer("Edge.Manager", self._application_endpoint, **options)
         self._unsubscribe: Callable[[], None] | None = None
 
     # --- life
@@ -123,11 +135,11 @@ class EdgeManager:
 
     async def listen_edges(self, port: int, interface: str = "") -> int:
         """Open the port for edges; raises CannotListenError."""
-        return await self._listen(self._edges, port, interface)
+        return await self._listen(self.edges_server, port, interface)
 
     async def listen_applications(self, port: int, interface: str = "") -> int:
         """Open the port for edge applications; raises CannotListenError."""
-        return await self._listen(self._managers, port, interface)
+        return await self._listen(self.applications_server, port, interface)
 
     async def _listen(self, server: WebSocketServer, port: int, interface: str) -> int:
         try:
@@ -141,7 +153,7 @@ class EdgeManager:
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
-        both = [Deferred.fromCoroutine(server.stop(1001)) for server in (self._edges, self._managers)]
+        both = [Deferred.fromCoroutine(server.stop(1001)) for server in (self.edges_server, self.applications_server)]
         for stopped in both:
             await stopped
         for entry in self._fleet.values():
@@ -182,12 +194,14 @@ class EdgeManager:
             entry.expiry.cancel()
             entry.expiry = None
         older, entry.links = entry.links, [*entry.links, link]
+        self.counters.connects["direct" if isinstance(link, DirectLink) else "application"] += 1
         edge.set_online(True)
         edge.set_lastmessage(self._now())
         for old in older:
             # Its close takes its time; until then it must not keep the edge online, nor get requests.
             if old.replaced() and old in entry.links:
                 entry.links.remove(old)
+                self.counters.disconnects["replaced"] += 1
         if self._logs.readers(edge_id):
             self._tell_edge(edge_id, True, _ADMINISTRATION, Role.OWNER)
         return entry
@@ -199,6 +213,7 @@ class EdgeManager:
             return
         entry.links.remove(link)
         if not entry.links:
+            self.counters.disconnects["closed"] += 1
             entry.edge.set_online(False)
             self._logs.disconnected(edge_id)
             entry.expiry = self.reactor.callLater(CACHE_GRACE, self._expired, edge_id)
@@ -231,8 +246,10 @@ class EdgeManager:
             self._count(edge_id, dropped)
         if not rows:
             return
+        values = 0
         for row in rows.values():
-            self.values += len(row)
+            values += len(row)
+        self.values += values
         if kind is DataKind.TIMESTAMPED:
             self._store(edge_id, entry.cache.current, rows)
             self._timedata.write(edge_id, DataNotification(kind, rows))
@@ -240,13 +257,19 @@ class EdgeManager:
                 if "_sum/State" in row or "_meta/Version" in row:
                     self._state_and_version(entry.edge, row)
         elif kind is DataKind.AGGREGATED:
+            self.counters.aggregated_values += values
             self._store(edge_id, entry.cache.aggregated, rows)
             self._timedata.write(edge_id, DataNotification(kind, rows))
         else:
+            self.counters.resent_values += values
             self._timedata.write(edge_id, DataNotification(kind, rows))
             return
         if self.ui is not None:
             self.ui.send_subscribed_channels(edge_id)
+
+    def sample(self, counter: DataCounter, edge_id: str, entry: FleetEdge, params: dict[str, Any]) -> None:
+        """A data notification that is looked at more closely."""
+        counter.sample(params, self._now(), lambda: self.data(edge_id, entry, counter.kind, params))
 
     def _store(self, edge_id: str, store: Store, rows: dict[int, Row]) -> None:
         store.update(rows)
@@ -256,10 +279,23 @@ class EdgeManager:
 
     def notification(self, edge_id: str, entry: FleetEdge, notification: Notification) -> None:
         """Any notification of an edge."""
+        direct = bool(entry.links) and isinstance(entry.links[-1], DirectLink)
         kind = _KINDS.get(notification.method)
         if kind is not None:
+            (self.counters.direct if direct else self.counters.application)[notification.method].count += 1
             self.data(edge_id, entry, kind, notification.members().as_dict())
             return
+        begun = perf_counter()
+        try:
+            self._notification(edge_id, entry, notification)
+        finally:
+            self.observe(notification.method if direct else f"edgeRpc/{notification.method}", perf_counter() - begun)
+
+    def observe(self, method: str, seconds: float) -> None:
+        if self._observe is not None:
+            self._observe(method, seconds)
+
+    def _notification(self, edge_id: str, entry: FleetEdge, notification: Notification) -> None:
         self.messages += 1
         entry.edge.set_lastmessage(self._now())
         if notification.method == "edgeConfig":
@@ -283,7 +319,10 @@ class EdgeManager:
         if self.metadata.get_edge(BACKEND) is None:
             self._timedata.write(BACKEND, DataNotification(DataKind.TIMESTAMPED, {now: dict(named)}))
         for consumer in self.metrics_consumers:
-            consumer.consume_metrics(now, named)
+            try:
+                consumer.consume_metrics(now, named)
+            except Exception as e:
+                self.complain(f"{application_id} metrics", f"{type(consumer).__name__} failed: {e!r}")
 
     def complain(self, kind: str, text: str) -> None:
         """One line about something a peer did; at most one in ten seconds of a kind, with the number left out."""
@@ -392,14 +431,17 @@ class EdgeManager:
     def debug_log(self) -> str | None:
         remote = ",".join(f"{a.application_id}:{len(a.edges)}" for a in self._applications)
         text = (
-            f"[Edge.Manager] [monitor] Connections: {len(self._managers.connections)}, "
-            f"Edges: {len(self._edges.connections)}, Online: {sum(bool(e.links) for e in self._fleet.values())}"
+            f"[Edge.Manager] [monitor] Connections: {len(self.applications_server.connections)}, "
+            f"Edges: {len(self.edges_server.connections)}, Online: {sum(bool(e.links) for e in self._fleet.values())}"
         )
         return f"{text}, RemoteConnections: {remote}" if remote else text
 
     def debug_metrics(self) -> Mapping[str, int | float]:
         metrics: dict[str, int | float] = {
-            "edgewebsocket0/Connections": len(self._managers.connections) + len(self._edges.connections),
+            **self.applications_server.pool("edgewebsocket0"),
+            "edgewebsocket0/Connections": len(self.applications_server.connections),
+            **self.edges_server.pool("Backend.Edge.Server"),
+            "Backend.Edge.Server/Connections": len(self.edges_server.connections),
             "edgewebsocket0/Messages": self.messages,
             "edgewebsocket0/Values": self.values,
         }

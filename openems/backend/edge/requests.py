@@ -43,7 +43,7 @@ class EdgeRequests:
         members = request.members()
         identifier = _member(members, "identifier")
         if request.method == "getInitMetadata":
-            return self._oauth_registry.get_init_metadata(identifier)
+            return self._oauth_registry.get_init_metadata(edge_id, identifier)
         if request.method == "getTokenByCode":
             return await self._oauth_registry.fetch_tokens_from_code(
                 edge_id,

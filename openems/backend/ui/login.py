@@ -10,7 +10,7 @@ Which error a failing login gets decides what the UI does (ui.md 15.7), so:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,10 +18,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from openems.backend.authentication.attempts import Attempts
 from openems.backend.interfaces import (
     IAuthUserAuthorizationCodeFlowService,
     IAuthUserPasswordAuthenticationService,
     IAuthUserRegistrationService,
+    ILoginSessions,
     IMetadata,
 )
 from openems.backend.models import OAuthTokens, User
@@ -70,12 +72,20 @@ class Logins:
         code_flow: IAuthUserAuthorizationCodeFlowService | None,
         registration: IAuthUserRegistrationService | None,
         reactor: Any,
+        attempts: Attempts | None = None,
     ) -> None:
         self._metadata = metadata
         self._password = password
         self._code_flow = code_flow
         self._registration = registration
         self._reactor = reactor
+        # Of tokens and codes; passwords are counted by the service, which other listeners use, too.
+        self._attempts = attempts or Attempts()
+        self._sessions: list[Any] = [
+            service
+            for service in dict.fromkeys((password, code_flow))
+            if service is not None and ILoginSessions.providedBy(service)
+        ]
         # A login by browser starts with one initiateConnect, a registration is one request; a whole office may share
         # an address.
         self._starts = PerPeer(20 / 60, burst=20)
@@ -118,7 +128,7 @@ class Logins:
             authenticated = await service.authenticate_with_token(token)
             return self._by_service(await self._user(authenticated.user_id), authenticated.token)
 
-        return await self._within(login(), "authenticateWithToken", remote)
+        return await self._counted(login, "authenticateWithToken", remote)
 
     async def oauth_start(self, payload: Request, remote: str) -> dict[str, Any]:
         """authenticateWithOAuth / initiateConnect."""
@@ -127,7 +137,7 @@ class Logins:
         oem, redirect_uri = members.optional_string("oem"), members.optional_string("redirectUri")
         if not self._starts.take(host_of(remote), self._reactor.seconds()):
             raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
-        start = await self._within(service.initiate_connect(oem, redirect_uri), payload.method, remote)
+        start = await self._within(service.initiate_connect(oem, redirect_uri, remote), payload.method, remote)
         return {"identifier": start.identifier, "state": start.state, "loginUrl": start.login_url}
 
     async def oauth_by_code(self, payload: Request, remote: str) -> LoggedIn:
@@ -140,7 +150,7 @@ class Logins:
             tokens = await service.token_by_code(oem, identifier, code)
             return self._by_tokens(await self._user(tokens.user_id), tokens)
 
-        return await self._within(login(), payload.method, remote)
+        return await self._counted(login, payload.method, remote)
 
     async def oauth_by_refresh_token(self, payload: Request, remote: str) -> LoggedIn:
         """authenticateWithOAuth / getTokenByRefreshToken."""
@@ -152,7 +162,7 @@ class Logins:
             tokens = await service.token_by_refresh_token(oem, refresh_token)
             return self._by_tokens(await self._user(tokens.user_id), tokens)
 
-        return await self._within(login(), payload.method, remote)
+        return await self._counted(login, payload.method, remote)
 
     async def register(self, members: Members, remote: str) -> None:
         """registerUser: open to everyone, so for the roles installer and owner only and limited for each address."""
@@ -192,6 +202,19 @@ class Logins:
         done.addTimeout(TIMEOUT, self._reactor)
         done.addErrback(failed)
 
+    async def still_valid(self, token: str | None, user_id: str) -> bool:
+        """Whether the identity provider still knows the session and its user."""
+        for service in self._sessions:
+            work: Awaitable[bool] = service.still_valid(token, user_id)
+            if not await _deferred(work).addTimeout(TIMEOUT, self._reactor):
+                return False
+        return True
+
+    def connection_closed(self, token: str) -> None:
+        """Without a logout: nothing of the login needs to be kept for one."""
+        for service in self._sessions:
+            service.connection_closed(token)
+
     def _oauth(self) -> IAuthUserAuthorizationCodeFlowService:
         if self._code_flow is None:
             raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, OAUTH_UNSUPPORTED)
@@ -218,6 +241,21 @@ class Logins:
     def _by_tokens(user: User, tokens: OAuthTokens) -> LoggedIn:
         result = {"accessToken": tokens.access_token, "refreshToken": tokens.refresh_token, "user": user.json()}
         return LoggedIn(user, tokens.access_token, result)
+
+    async def _counted(self, login: Callable[[], Awaitable[LoggedIn]], what: str, remote: str) -> LoggedIn:
+        """Too many wrong tokens from one address: 4005, without asking anybody (auth.md S13)."""
+        address = host_of(remote)
+        if not self._attempts.begin(address, "", self._reactor.seconds()):
+            raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
+        wrong = False
+        try:
+            return await self._within(login(), what, remote)
+        except OpenemsError as e:
+            wrong = e.code == errors.COMMON_AUTHENTICATION_FAILED
+            raise
+        finally:
+            if not wrong:
+                self._attempts.void(address, "")
 
     async def _within(self, work: Awaitable[T], what: str, remote: str) -> T:
         """The result of ``work``; what is no named refusal becomes code 1 (see the head of this module)."""

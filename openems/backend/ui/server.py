@@ -37,6 +37,7 @@ from openems.common import errors
 from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Notification
 from openems.websocket.peer import Connection
+from openems.websocket.proxies import TrustedProxies
 from openems.websocket.server import MAX_MESSAGE_SIZE, WebSocketServer
 
 NAME = "Ui.Websocket"
@@ -81,6 +82,7 @@ class UiWebsocket:
         observe: Callable[[str, float], None] | None = None,
         random: random_.Random | None = None,
         max_message_size: int = MAX_MESSAGE_SIZE,
+        proxies: TrustedProxies | None = None,
     ) -> None:
         self.metadata: Any = metadata
         self.edge_manager: Any = edge_manager
@@ -90,6 +92,8 @@ class UiWebsocket:
         self.request_limit = request_limit
         self.slow = slow
         self.observe = observe
+        #: Told the method, as ``observe``, and one of openems.common.errors.OUTCOMES.
+        self.observe_result: Callable[[str, str], None] | None = None
         self.random = random or random_.SystemRandom()
         self.logins = Logins(
             metadata, password=password, code_flow=code_flow, registration=registration, reactor=reactor
@@ -105,7 +109,9 @@ class UiWebsocket:
         self.dropped_lines = 0
         self.refused = 0
         self._max_connections = max_connections
-        self._server = WebSocketServer(NAME, self.endpoint, reactor=reactor, max_message_size=max_message_size)
+        self.websocket = WebSocketServer(
+            NAME, self.endpoint, reactor=reactor, max_message_size=max_message_size, proxies=proxies
+        )
         self._started = False
         self._to_check: deque[Session] = deque()
         self._next_pass = 0.0
@@ -145,7 +151,7 @@ class UiWebsocket:
             self._retry.cancel()
         if self._tick_loop.running:
             self._tick_loop.stop()
-        await self._server.stop_listening()
+        await self.websocket.stop_listening()
         for session in tuple(self.sessions.values()):
             session.answer_pending(OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE))
         # Dropping TCP throws away what is still queued, so give it a moment; a full transport shows in ``waiting``.
@@ -154,11 +160,11 @@ class UiWebsocket:
             await deferLater(self.reactor, FLUSH_STEP)
             if self.reactor.seconds() >= end or not any(s.connection.waiting for s in self.sessions.values()):
                 break
-        await self._server.stop(None)
+        await self.websocket.stop(None)
         self._started = False
 
     async def _listen(self, port: int, interface: str) -> int:
-        bound = await self._server.listen(port, interface)
+        bound = await self.websocket.listen(port, interface)
         self._started = True
         return bound
 
@@ -219,6 +225,7 @@ class UiWebsocket:
 
     def debug_metrics(self) -> Mapping[str, int | float]:
         return {
+            **self.websocket.pool(ID),
             f"{ID}/Connections": len(self.sessions),
             f"{ID}/Active": self._active(),
             f"{ID}/Pushed": self.subscriptions.pushed,

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -34,7 +34,7 @@ from openems.backend.ui.ratelimit import TokenBucket
 from openems.backend.ui.subscriptions import Watcher, edge_rpc
 from openems.common import errors, jsonrpc
 from openems.common.channel import check_address
-from openems.common.errors import OpenemsError, generic
+from openems.common.errors import OpenemsError, generic, outcome
 from openems.common.jsonrpc import EMPTY, Members, Notification, Request, Success
 from openems.common.role import Language, Role
 from openems.websocket.peer import Refused
@@ -136,6 +136,8 @@ class Session:
     def closed(self) -> None:
         self._closed = True
         self._server.forget(self)
+        if self.token is not None:
+            self._server.logins.connection_closed(self.token)
         self._forget_user()
 
     # --- for the server
@@ -190,6 +192,8 @@ class Session:
         if user is None:
             return
         try:
+            if not await self._server.logins.still_valid(self.token, user.user_id):
+                raise OpenemsError(errors.COMMON_AUTHENTICATION_FAILED)
             changed = await self._server.metadata.get_user_by_external_id(user.user_id)
         except OpenemsError as e:
             if e.code == errors.COMMON_AUTHENTICATION_FAILED and self.user is user:
@@ -213,10 +217,22 @@ class Session:
         if observe is None:
             return await self._handle(request)
         begun = self._server.reactor.seconds()
+        result = "error"
         try:
-            return await self._handle(request)
+            answer = await self._handle(request)
+            result = "ok"
+            return answer
+        except OpenemsError as e:
+            result = outcome(e)
+            raise
+        except CancelledError:
+            result = "cancelled"
+            raise
         finally:
-            observe(label(request), self._server.reactor.seconds() - begun)
+            name = label(request)
+            observe(name, self._server.reactor.seconds() - begun)
+            if self._server.observe_result is not None:
+                self._server.observe_result(name, result)
 
     async def _handle(self, request: Request) -> Any:
         server = self._server

@@ -196,7 +196,7 @@ class CodeFlow:
     def __init__(self) -> None:
         self.used: set[str] = set()
 
-    async def initiate_connect(self, oem: str | None, redirect_uri: str | None) -> OAuthStart:
+    async def initiate_connect(self, oem: str | None, redirect_uri: str | None, remote: str) -> OAuthStart:
         if oem is None:
             raise generic("Unable to initiate connection")
         return OAuthStart("i1", "i1", "https://login.example.org/auth")
