@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Authenticated,
         Edge,
         History,
+        MailRecipient,
         OAuthStart,
         OAuthTokens,
         PageRequest,
@@ -117,7 +118,8 @@ class IAuthUserPasswordAuthenticationService(Interface):
 class IAuthUserAuthorizationCodeFlowService(Interface):
     """auth.md 2.2."""
 
-    def initiate_connect(oem: str | None, redirect_uri: str | None) -> Awaitable[OAuthStart]: ...
+    def initiate_connect(oem: str | None, redirect_uri: str | None, remote: str) -> Awaitable[OAuthStart]:
+        """``remote`` is the peer's address, for limits."""
 
     def token_by_code(oem: str, identifier: str, code: str) -> Awaitable[OAuthTokens]: ...
 
@@ -130,6 +132,25 @@ class IAuthUserRegistrationService(Interface):
     def register_user(record: dict[str, Any]) -> Awaitable[None]: ...
 
     def register_user_if_not_exist(record: dict[str, Any]) -> Awaitable[None]: ...
+
+
+class IUserRegistry(Interface):
+    """Metadata that can create users (auth.md 8.6, 9)."""
+
+    def register_user(record: dict[str, Any], oem: str) -> Awaitable[None]:
+        """``record``: as for :class:`IAuthUserRegistrationService`, with ``oauthUid`` (and ``oauthProviderId`` -1)
+        where the user logs in by an identity provider. Raises OpenemsError; then nothing was created."""
+
+
+class ILoginSessions(Interface):
+    """What an identity provider knows of open sessions of its users; a password or code-flow service may provide it."""
+
+    def still_valid(token: str | None, user_id: str) -> Awaitable[bool]:
+        """False: the user was disabled or removed, or the session was ended. True also for tokens of others, and while
+        nobody can tell."""
+
+    def connection_closed(token: str) -> None:
+        """The connection that logged in with this token is gone: forget what was kept for its logout."""
 
 
 class IAppCenterMetadata(Interface):
@@ -163,7 +184,7 @@ class IAppCenterMetadata(Interface):
 class IOAuthRegistry(Interface):
     """auth.md 10: tokens of third-party services for edges. An unknown identifier is code 1."""
 
-    def get_init_metadata(identifier: str) -> dict[str, str]:
+    def get_init_metadata(edge_id: str, identifier: str) -> dict[str, str]:
         """``authenticationUrl``, ``clientId``, ``redirectUrl``."""
 
     def fetch_tokens_from_code(
@@ -258,6 +279,32 @@ class IMailer(Interface):
 
     def send_mail(send_at: int, template_id: str, contexts: Sequence[dict[str, Any]]) -> Awaitable[int]:
         """One mail a context (``recipients``, ``edgeId``, ...); the number sent."""
+
+
+class IAlertingStore(Interface):
+    """What alerting must know after a restart. A metadata provider may provide it; for one that does not, a file of
+    alerting's own does. No I/O but in ``flush``: changes are written within a second or so."""
+
+    def pending_alerts() -> Mapping[str, Mapping[str, Any]]:
+        """Edge id -> what was kept for it."""
+
+    def keep_pending_alert(edge_id: str, pending: Mapping[str, Any] | None) -> None:
+        """JSON values; None: nothing is pending any more."""
+
+    def set_last_notification(
+        edge_id: str, user_login: str, *, offline: int | None = None, sum_state: int | None = None
+    ) -> None:
+        """When the last mail of a kind went out, in epoch milliseconds; ``get_user_alerting_settings`` tells it."""
+
+    def flush() -> Awaitable[None]:
+        """Everything is on disk when this returns; raises OpenemsError if it cannot be."""
+
+
+class IMailDirectory(Interface):
+    """Where mails of a user go. A metadata provider may provide it."""
+
+    def mail_recipient(user_login: str, edge_id: str | None) -> Awaitable[MailRecipient | None]:
+        """None: unknown, disabled, without an address, or without a role for that edge (None: whatever edge)."""
 
 
 class IDebugLoggable(Interface):

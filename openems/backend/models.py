@@ -140,6 +140,9 @@ class Authenticated(msgspec.Struct, frozen=True):
     login: str
     token: str | None
 
+    def __repr__(self) -> str:
+        return f"Authenticated(user_id={self.user_id!r})"
+
 
 class OAuthTokens(msgspec.Struct, frozen=True):
     """``user_id`` is the ``sub`` of the access token."""
@@ -147,6 +150,9 @@ class OAuthTokens(msgspec.Struct, frozen=True):
     access_token: str
     refresh_token: str
     user_id: str
+
+    def __repr__(self) -> str:
+        return f"OAuthTokens(user_id={self.user_id!r})"
 
 
 class OAuthStart(msgspec.Struct, frozen=True):
@@ -182,6 +188,49 @@ class UserAlertingSettings(msgspec.Struct, frozen=True, kw_only=True):
     warning_delay: int = 0
     last_offline: int | None = None
     last_sum_state: int | None = None
+
+
+class MailRecipient(msgspec.Struct, frozen=True, kw_only=True):
+    """A user as a mailer sees him. ``timezone``: an IANA name, None where he chose none."""
+
+    login: str
+    address: str
+    firstname: str = ""
+    lastname: str = ""
+    language: Language | None = None
+    timezone: str | None = None
+
+
+class MailContext(dict[str, Any]):
+    """What one mail template is told about one edge (alerting.md 9): ``recipients`` (logins), ``edgeId``, and for
+    some templates more. As a mapping it is exactly the object that goes to Odoo.
+
+    For mailers that write the mail themselves there is also ``since``, epoch milliseconds: what the mail is about
+    began then, and template, edge, login and ``since`` together name one mail; and ``delays``: login -> minutes.
+    """
+
+    __slots__ = ("delays", "since")
+
+    def __init__(
+        self,
+        recipients: list[str],
+        edge_id: str,
+        *,
+        since: int = 0,
+        delays: dict[str, int] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(recipients=recipients, edgeId=edge_id, **more)
+        self.since = since
+        self.delays = delays or {}
+
+    @property
+    def edge_id(self) -> str:
+        return str(self["edgeId"])
+
+    @property
+    def recipients(self) -> list[str]:
+        return list(self["recipients"])
 
 
 class SetupProtocolCoreInfo(msgspec.Struct, frozen=True):

@@ -64,11 +64,7 @@ class EdgeConfig:
                 component_id,
                 _text(body.get("alias"), component_id),
                 _text(body.get("factoryId"), "NO_FACTORY_ID"),
-                {
-                    name: properties[name]
-                    for name in sorted(properties)
-                    if name not in _DROPPED_PROPERTIES
-                },
+                {name: properties[name] for name in sorted(properties) if name not in _DROPPED_PROPERTIES},
             )
         self.factories: dict[str, Factory] = {}
         for factory_id, body in _sorted_objects(config.get("factories")):

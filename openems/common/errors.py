@@ -166,6 +166,28 @@ def as_openems_error(failure: BaseException) -> OpenemsError:
     return generic(str(failure) or type(failure).__name__)
 
 
+#: How requests end (metrics.md 15): ``denied`` is a matter of login or role, ``limited`` one of too many.
+OUTCOMES = ("ok", "error", "timeout", "denied", "limited", "cancelled")
+_DENIED = frozenset(
+    {
+        COMMON_USER_NOT_AUTHENTICATED,
+        COMMON_ROLE_ACCESS_DENIED,
+        COMMON_AUTHENTICATION_FAILED,
+        COMMON_USER_UNDEFINED,
+        COMMON_ROLE_UNDEFINED,
+    }
+)
+
+
+def outcome(error: OpenemsError) -> str:
+    """One of :data:`OUTCOMES` for a request that ends with this error."""
+    if error.code in _DENIED:
+        return "denied"
+    if error.code == JSONRPC_TOO_MANY_REQUESTS:
+        return "limited"
+    return "timeout" if error.code == GENERIC and error.message.startswith("No answer ") else "error"
+
+
 def json_text(value: Any) -> str:
     """``value`` as it stands in an error text: strings bare, everything else compact JSON."""
     if isinstance(value, str):

@@ -23,7 +23,7 @@ class FakeConnection(Connection):
     >>> connection.receive({"method": "logMessage", "params": {}})   # doctest: +SKIP
     """
 
-    __slots__ = ("clock", "close_code", "close_reason", "dropped", "sent", "slow")
+    __slots__ = ("clock", "close_code", "close_reason", "dropped", "reading", "sent", "slow")
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class FakeConnection(Connection):
         self.close_code: int | None = None
         self.close_reason = ""
         self.dropped = False
+        self.reading = True
         super().__init__(_MemoryWire(self), name=name, headers=headers or {}, remote=remote, reactor=self.clock)
         self.is_open = True
 
@@ -99,6 +100,12 @@ class _MemoryWire:
     def drop(self, *, abort: bool = True) -> None:
         self._connection.dropped = True
         self._connection.lost()
+
+    def pause_reading(self) -> None:
+        self._connection.reading = False
+
+    def resume_reading(self) -> None:
+        self._connection.reading = True
 
     def invalid_utf8(self) -> None:
         self.close(1007, "Received text is no valid utf8 string!")

@@ -1,4 +1,4 @@
-"""What twistd can start: ``twistd -n openems-backend``, ``twistd -n openems-simulator``.
+"""What twistd can start: ``twistd -n openems-backend``, ``openems-edge-application``, ``openems-simulator``.
 
 There is no ``__init__.py`` beside this file, on purpose: ``twisted.plugins`` is a package of many distributions.
 """
@@ -10,6 +10,13 @@ backend = ServiceMaker(
     "openems.application.service",
     "Connects OpenEMS Edges with their users, history and services.",
     "openems-backend",
+)
+
+edge_application = ServiceMaker(
+    "OpenEMS Backend Edge Application",
+    "openems.application.edgeapplication",
+    "Stands between OpenEMS Edges and an OpenEMS Backend.",
+    "openems-edge-application",
 )
 
 simulator = ServiceMaker(

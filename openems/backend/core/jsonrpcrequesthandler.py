@@ -61,6 +61,7 @@ class JsonRpcRequestHandler:
         max_queue_size: int = 1000,
         in_thread: Callable[..., Awaitable[Any]] | None = None,
         events: EventBus | None = None,
+        observe: Callable[[str, float, float], None] | None = None,
     ) -> None:
         self._metadata = metadata
         self._edge_manager = edge_manager
@@ -70,7 +71,7 @@ class JsonRpcRequestHandler:
         self._now = now
         self._events = events
         self._in_thread = in_thread or partial(self._thread, reactor)
-        self._pool = QueryPool(pool_size, max_queue_size, reactor=reactor)
+        self._pool = QueryPool(pool_size, max_queue_size, reactor=reactor, observe=observe)
 
     async def handle_request(self, context: str, user: User, request: Request) -> Any:
         if request.method == "edgeRpc":
@@ -225,12 +226,13 @@ class JsonRpcRequestHandler:
     async def _query(self, user: User, edge_id: str, payload: Request) -> Any:
         query = HistoryQuery.parse(payload.method, payload.members())
         timeout = payload.timeout if payload.timeout is not None and payload.timeout > 0 else DEFAULT_TIMEOUT
+        name = _TASKS[query.method]
         if query.method == history.EXPORT:
             language = user.language or Language.DE
             return await self._pool.run(
-                user.id, (edge_id, query, language), lambda: self._export(edge_id, query, language), timeout
+                user.id, (edge_id, query, language), lambda: self._export(edge_id, query, language), timeout, name
             )
-        return await self._pool.run(user.id, (edge_id, query), lambda: self._answer(edge_id, query), timeout)
+        return await self._pool.run(user.id, (edge_id, query), lambda: self._answer(edge_id, query), timeout, name)
 
     async def _answer(self, edge_id: str, query: HistoryQuery) -> Raw:
         if query.resolution is None:
@@ -286,7 +288,9 @@ class JsonRpcRequestHandler:
         pool = self._pool
         return (
             f"[Core.JsonRpcRequestHandler] [monitor] Timedata-Executor: Pool: {pool.running}/{pool.size}, "
-            f"Pending: {pool.queued}, Completed: {pool.completed}, Active: {pool.running}, "
+            f"Pending: {pool.queued}, Completed: {pool.completed}, Active: {pool.running}"
+            f"{' !!!BACKPRESSURE!!!' if pool.running == pool.size else ''}, "
+            f"Active-Tasks: {_named(pool.active)}, Sum-Tasks: {_named(pool.total)}, "
             f"RejectedExecutions:{pool.rejected}"
         )
 
@@ -299,6 +303,19 @@ class JsonRpcRequestHandler:
             f"{ID}/Pending": pool.queued,
             f"{ID}/Completed": pool.completed,
         }
+
+
+#: The names that queries have in metrics and in the debug line (metrics.md 6.2).
+_TASKS = {
+    history.DATA: "handleQueryHistoricDataRequest",
+    history.ENERGY: "handleQueryHistoricEnergyRequest",
+    history.ENERGY_PER_PERIOD: "handleQueryHistoricEnergyPerPeriodRequest",
+    history.EXPORT: "handleQueryHistoricTimeseriesExportXlxsRequest",
+}
+
+
+def _named(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}:{count}" for name, count in counts.items() if count)
 
 
 def _limited(elements: list[str], most: int, what: str) -> list[str]:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
@@ -23,9 +23,12 @@ Work = Callable[[], Awaitable[Any]]
 class _Task:
     """``waiting``: who wants the result -> its deadline."""
 
-    __slots__ = ("key", "running", "user_id", "waiting", "work")
+    __slots__ = ("asked", "began", "key", "name", "running", "user_id", "waiting", "work")
 
-    def __init__(self, user_id: str, key: Hashable, work: Work) -> None:
+    def __init__(self, user_id: str, key: Hashable, work: Work, name: str, asked: float) -> None:
+        self.name = name
+        self.asked = asked
+        self.began = asked
         self.user_id = user_id
         self.key = key
         self.work = work
@@ -34,7 +37,20 @@ class _Task:
 
 
 class QueryPool:
-    def __init__(self, size: int, queue: int, *, reactor: Any) -> None:
+    """``observe(name, waited, ran)`` is told the seconds of each that has ended. ``active`` and ``total`` count by the
+    names that callers give, which must be few."""
+
+    def __init__(
+        self,
+        size: int,
+        queue: int,
+        *,
+        reactor: Any,
+        observe: Callable[[str, float, float], None] | None = None,
+    ) -> None:
+        self.active: Counter[str] = Counter()
+        self.total: Counter[str] = Counter()
+        self._observe = observe
         self.size = size
         self.queue = queue
         self.running = 0
@@ -47,7 +63,7 @@ class QueryPool:
         self._tasks: dict[Hashable, _Task] = {}
         self._starting = False
 
-    def run(self, user_id: str, key: Hashable, work: Work, timeout: float) -> Deferred[Any]:
+    def run(self, user_id: str, key: Hashable, work: Work, timeout: float, name: str = "UNDEFINED") -> Deferred[Any]:
         """Fires with the result of ``work()``; equal ``key`` means equal results.
 
         Raises 4005 if too many wait. Fails with code 1 after ``timeout`` seconds, or as ``work`` fails.
@@ -57,7 +73,7 @@ class QueryPool:
             if self.running >= self.size and self.queued >= self.queue:
                 self.rejected += 1
                 raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
-            task = self._tasks[key] = _Task(user_id, key, work)
+            task = self._tasks[key] = _Task(user_id, key, work, name, self._reactor.seconds())
             self._turns.setdefault(user_id, deque()).append(task)
             self.queued += 1
         else:
@@ -81,6 +97,9 @@ class QueryPool:
                     self._turns[user_id] = turn  # to the end of the line
                 self.queued -= 1
                 self.running += 1
+                self.active[task.name] += 1
+                self.total[task.name] += 1
+                task.began = self._reactor.seconds()
                 task.running = Deferred.fromCoroutine(_awaited(task.work))
                 task.running.addBoth(self._done, task)
         finally:
@@ -89,6 +108,9 @@ class QueryPool:
     def _done(self, result: Any, task: _Task) -> None:
         self.running -= 1
         self.completed += 1
+        self.active[task.name] -= 1
+        if self._observe is not None:
+            self._observe(task.name, task.began - task.asked, self._reactor.seconds() - task.began)
         self._forget(task)
         while task.waiting:
             one, deadline = task.waiting.popitem()

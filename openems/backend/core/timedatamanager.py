@@ -7,10 +7,13 @@ error is only told if nobody has an answer. Writes go to every provider; one tha
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from time import perf_counter
 from typing import Any
 
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -18,8 +21,14 @@ from openems.backend.interfaces import IDebugLoggable, IMetricsConsumer, ITimeda
 from openems.backend.models import History
 from openems.common.data import DataKind, DataNotification, Value
 from openems.common.errors import OpenemsError, generic
+from openems.common.histogram import Histogram
 from openems.common.resolution import Resolution, periods
 
+#: The kinds of questions, and how a provider deals with one (metrics.md 17). ``unserved``: it is not its business.
+QUERIES = ("data", "energy", "energy_per_period", "first_value_before")
+RESULTS = ("ok", "error", "unserved", "cancelled")
+#: Seconds.
+QUERY_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 #: The pseudo edge of the backend's own metrics.
 BACKEND = "backend0"
 
@@ -58,6 +67,9 @@ class TimedataManager:
     ) -> None:
         self.providers = in_order(providers, ids)
         self.write_failures: dict[str, int] = {}
+        #: (provider, query, result) -> how many; (provider, query) -> how long.
+        self.queries: Counter[tuple[str, str, str]] = Counter()
+        self.query_seconds: dict[tuple[str, str], Histogram] = {}
         self._is_edge = is_edge
         self._write_metrics = write_metrics
 
@@ -85,6 +97,7 @@ class TimedataManager:
         self, edge_id: str, from_date: datetime, to_date: datetime, channels: Sequence[str], resolution: Resolution
     ) -> History:
         return await self._table(
+            "data",
             lambda provider, missing: provider.query_historic_data(edge_id, from_date, to_date, missing, resolution),
             periods(from_date, to_date, resolution).starts,
             channels,
@@ -95,6 +108,7 @@ class TimedataManager:
         self, edge_id: str, from_date: datetime, to_date: datetime, channels: Sequence[str], resolution: Resolution
     ) -> History:
         return await self._table(
+            "energy_per_period",
             lambda provider, missing: provider.query_historic_energy_per_period(
                 edge_id, from_date, to_date, missing, resolution
             ),
@@ -107,6 +121,7 @@ class TimedataManager:
         self, edge_id: str, from_date: datetime, to_date: datetime, channels: Sequence[str]
     ) -> dict[str, Value]:
         return await self._single(
+            "energy",
             lambda provider, missing: provider.query_historic_energy(edge_id, from_date, to_date, missing),
             channels,
             # The Java program says this for energy, too (core.md 11, 7).
@@ -115,6 +130,7 @@ class TimedataManager:
 
     async def query_first_value_before(self, edge_id: str, date: datetime, channels: Sequence[str]) -> dict[str, Value]:
         return await self._single(
+            "first_value_before",
             lambda provider, missing: provider.query_first_value_before(edge_id, date, missing),
             channels,
             "Unable to query first value before. Result is null",
@@ -122,6 +138,7 @@ class TimedataManager:
 
     async def _table(
         self,
+        query: str,
         ask: Callable[[Any, list[str]], Awaitable[History]],
         starts: list[int],
         channels: Sequence[str],
@@ -131,17 +148,25 @@ class TimedataManager:
             history = await ask(provider, missing)
             return history.data
 
-        data = await self._walk(columns, channels, nothing)
+        data = await self._walk(query, columns, channels, nothing)
         return History(starts, {channel: data.get(channel) or [None] * len(starts) for channel in sorted(channels)})
 
     async def _single(
-        self, ask: Callable[[Any, list[str]], Awaitable[dict[str, Value]]], channels: Sequence[str], nothing: str
+        self,
+        query: str,
+        ask: Callable[[Any, list[str]], Awaitable[dict[str, Value]]],
+        channels: Sequence[str],
+        nothing: str,
     ) -> dict[str, Value]:
-        data = await self._walk(ask, channels, nothing)
+        data = await self._walk(query, ask, channels, nothing)
         return {channel: data.get(channel) for channel in sorted(channels)}
 
     async def _walk(
-        self, ask: Callable[[Any, list[str]], Awaitable[dict[str, Any]]], channels: Sequence[str], nothing: str
+        self,
+        query: str,
+        ask: Callable[[Any, list[str]], Awaitable[dict[str, Any]]],
+        channels: Sequence[str],
+        nothing: str,
     ) -> dict[str, Any]:
         result: dict[str, Any] = {}
         missing = sorted(channels)
@@ -150,7 +175,7 @@ class TimedataManager:
             if not missing and result:
                 break
             try:
-                answer = await ask(provider, missing)
+                answer = await self._measured(query, provider, ask(provider, missing))
             except CannotServe as e:
                 self._log.info("{id}: {reason}", id=provider.id, reason=str(e))
                 continue
@@ -166,6 +191,26 @@ class TimedataManager:
         if not result:
             raise first_error or generic(nothing)
         return result
+
+    async def _measured(self, query: str, provider: Any, asked: Awaitable[Any]) -> Any:
+        begun = perf_counter()
+        result = "error"
+        try:
+            answer = await asked
+            result = "ok"
+            return answer
+        except CannotServe:
+            result = "unserved"
+            raise
+        except CancelledError:
+            result = "cancelled"
+            raise
+        finally:
+            self.queries[(provider.id, query, result)] += 1
+            seconds = self.query_seconds.get((provider.id, query))
+            if seconds is None:
+                seconds = self.query_seconds[(provider.id, query)] = Histogram(QUERY_BOUNDS)
+            seconds.observe(perf_counter() - begun)
 
     # --- IDebugLoggable
 

@@ -29,7 +29,7 @@ from openems.backend.events import (
     SumStateSet,
     VersionSet,
 )
-from openems.backend.interfaces import IMetadata
+from openems.backend.interfaces import IAlertingStore, IMailDirectory, IMetadata
 from openems.backend.metadata.configurations import Configurations, FileConfigs
 from openems.backend.metadata.file.audit import AuditLog
 from openems.backend.metadata.file.check import BadFile, read_model
@@ -47,7 +47,14 @@ from openems.backend.metadata.file.state import (
 )
 from openems.backend.metadata.file.storage import write_atomically
 from openems.backend.metadata.page import page, shape
-from openems.backend.models import Edge, PageRequest, SetupProtocolCoreInfo, User, UserAlertingSettings
+from openems.backend.models import (
+    Edge,
+    MailRecipient,
+    PageRequest,
+    SetupProtocolCoreInfo,
+    User,
+    UserAlertingSettings,
+)
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, dumps
@@ -67,7 +74,7 @@ MAX_PROTOCOL = 256 << 10
 ADMIN = "admin"
 
 
-@implementer(IMetadata)
+@implementer(IMetadata, IAlertingStore, IMailDirectory)
 class FileMetadata:
     """``path``: the metadata file. ``state_path``: the state file; the configurations of the edges are in a directory
     and the audit log in a file beside it. ``now``: epoch milliseconds.
@@ -118,6 +125,8 @@ class FileMetadata:
         self._apikeys: dict[str, str] = {}
         self._setup_passwords: dict[bytes, str] = {}
         self._external_ids: dict[str, str] = {}
+        #: Edge -> logins with delays for it in the file: alerting asks for thousands of edges at once.
+        self._with_delays: dict[str, list[str]] = {}
         self._touched: set[str] = set()
         self._unsubscribe: list[Callable[[], None]] = []
         self._poll: LoopingCall | None = None
@@ -263,6 +272,10 @@ class FileMetadata:
         self._edges, self._apikeys, self._setup_passwords = edges, apikeys, setup_passwords
         users = model.users or {}
         self._external_ids = {external_id: login for login, user in users.items() for external_id in user.external_ids}
+        self._with_delays = {}
+        for login, user in users.items() if model.users is not None else ((ADMIN, _DEVELOPER),):
+            for edge_id in user.alerting:
+                self._with_delays.setdefault(edge_id, []).append(login)
         self._forget_old_states()
         self._users_changed(old.users or {}, users)
         self._log.info(
@@ -360,6 +373,7 @@ class FileMetadata:
             elif now - entry.gone > KEEP_GONE:
                 del self.state.edges[edge_id]
                 self.state.alerting.pop(edge_id, None)
+                self.state.pending.pop(edge_id, None)
                 self.state.protocols.pop(edge_id, None)
 
     # Edges
@@ -568,10 +582,9 @@ class FileMetadata:
         """One entry for each user with a role for the edge who ever had settings for it."""
         if edge_id not in self._edges:
             return []
-        users = (self._model.users or {}) if self._model.users is not None else {ADMIN: _DEVELOPER}
         stored = self.state.alerting.get(edge_id, {})
         result = []
-        for login in sorted(stored.keys() | {login for login, user in users.items() if edge_id in user.alerting}):
+        for login in sorted({*stored, *self._with_delays.get(edge_id, ())}):
             user = self._known(login)
             if user is None or self._role(user, edge_id) is None:
                 continue
@@ -630,6 +643,33 @@ class FileMetadata:
         if sum_state is not None:
             entry.last_sum_state = sum_state
         self._file.touch()
+
+    def pending_alerts(self) -> Mapping[str, Mapping[str, Any]]:
+        return dict(self.state.pending)
+
+    def keep_pending_alert(self, edge_id: str, pending: Mapping[str, Any] | None) -> None:
+        if pending is not None:
+            self.state.pending[edge_id] = dict(pending)
+        elif self.state.pending.pop(edge_id, None) is None:
+            return
+        self._file.touch()
+
+    async def mail_recipient(self, user_login: str, edge_id: str | None) -> MailRecipient | None:
+        user = self._known(user_login)
+        address = self.mail_address(user_login)
+        if user is None or address is None or (edge_id is not None and self._role(user, edge_id) is None):
+            return None
+        information = self._information(user)
+        made = self._user(user)
+        timezone = made.settings.get("timezone")
+        return MailRecipient(
+            login=user.login,
+            address=address,
+            firstname=information.get("firstname") or "",
+            lastname=information.get("lastname") or "",
+            language=made.language,
+            timezone=timezone if isinstance(timezone, str) else None,
+        )
 
     # Setup protocols
 

@@ -75,13 +75,14 @@ class ProtocolState(msgspec.Struct):
 
 
 class State(msgspec.Struct):
-    """``tokens``: SHA-256 of the token -> session. ``alerting``: edge id -> login -> settings.
-    ``protocols``: edge id -> setup protocols, oldest first."""
+    """``tokens``: SHA-256 of the token -> session. ``alerting``: edge id -> login -> settings; ``pending``: edge id ->
+    what alerting must know after a restart. ``protocols``: edge id -> setup protocols, oldest first."""
 
     version: int = 1
     users: dict[str, UserState] = {}
     tokens: dict[str, TokenState] = {}
     alerting: dict[str, dict[str, AlertingState]] = {}
+    pending: dict[str, dict[str, Any]] = {}
     edges: dict[str, EdgeState] = {}
     protocols: dict[str, list[ProtocolState]] = {}
     last_protocol: int = 0

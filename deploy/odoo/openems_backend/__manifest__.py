@@ -1,0 +1,21 @@
+{
+    "name": "OpenEMS Backend",
+    "summary": "Edges, their users and setup protocols, for openems-backend",
+    "version": "14.0.1.0.0",
+    "category": "Technical",
+    "license": "LGPL-3",
+    "author": "OpenEMS Backend contributors",
+    "depends": ["base", "web", "mail", "auth_oauth"],
+    "data": [
+        "security/groups.xml",
+        "security/ir.model.access.csv",
+        "security/rules.xml",
+        "data/parameters.xml",
+        "data/mail_templates.xml",
+        "report/setup_protocol.xml",
+        "views/device.xml",
+    ],
+    "post_init_hook": "post_init_hook",
+    "uninstall_hook": "uninstall_hook",
+    "application": True,
+}

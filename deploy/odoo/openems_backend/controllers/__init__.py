@@ -1,0 +1,1 @@
+from . import app_center, backend, mails, setup_protocol

@@ -1,0 +1,1 @@
+from . import alerting, app_center, config_update, device, partner, role, setup_protocol, stock_lot, user

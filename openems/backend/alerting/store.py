@@ -1,0 +1,94 @@
+"""What alerting remembers where metadata does not: one small file, written within a second of a change."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from openems.backend.interfaces import IAlertingStore
+from openems.backend.metadata.file.storage import write_atomically
+from openems.common.errors import generic
+
+SOON = 1.0
+
+
+class Memory(msgspec.Struct):
+    """``pending``: edge id -> whatever was kept."""
+
+    version: int = 1
+    pending: dict[str, dict[str, Any]] = {}
+
+
+@implementer(IAlertingStore)
+class FileStore:
+    """``path`` is read by :meth:`open`; a file that cannot be understood is set aside."""
+
+    _log = Logger()
+
+    def __init__(self, path: str, *, reactor: Any, in_thread: Any = None) -> None:
+        self.path = path
+        self.memory = Memory()
+        self._reactor = reactor
+        self._in_thread = in_thread or (lambda f: deferToThreadPool(reactor, reactor.getThreadPool(), f))
+        self._timer: IDelayedCall | None = None
+        self._lock = DeferredLock()
+
+    def open(self) -> None:
+        try:
+            with open(self.path, "rb") as file:
+                self.memory = msgspec.json.decode(file.read(), type=Memory)
+        except FileNotFoundError:
+            return
+        except (ValueError, RecursionError):
+            os.replace(self.path, self.path + ".corrupt")
+            self._log.error("{path} could not be read; it was moved to {path}.corrupt", path=self.path)
+
+    def pending_alerts(self) -> Mapping[str, Mapping[str, Any]]:
+        return dict(self.memory.pending)
+
+    def keep_pending_alert(self, edge_id: str, pending: Mapping[str, Any] | None) -> None:
+        if pending is not None:
+            self.memory.pending[edge_id] = dict(pending)
+        elif self.memory.pending.pop(edge_id, None) is None:
+            return
+        self._touch()
+
+    def set_last_notification(
+        self, edge_id: str, user_login: str, *, offline: int | None = None, sum_state: int | None = None
+    ) -> None:
+        """Nothing: what is pending says who was told, and the stamps of settings belong to metadata."""
+
+    def _touch(self) -> None:
+        if self._timer is None or not self._timer.active():
+            self._timer = self._reactor.callLater(SOON, self._due)
+
+    def _due(self) -> None:
+        def failed(failure: Any) -> None:
+            self._log.failure("{path} cannot be written", failure, path=self.path)
+            self._touch()
+
+        Deferred.fromCoroutine(self._write()).addErrback(failed)
+
+    async def _write(self) -> None:
+        await self._lock.acquire()
+        try:
+            data = msgspec.json.encode(self.memory)
+            await self._in_thread(lambda: write_atomically(self.path, data))
+        finally:
+            self._lock.release()
+
+    async def flush(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        try:
+            await self._write()
+        except OSError:
+            raise generic("Pending alerts could not be stored") from None

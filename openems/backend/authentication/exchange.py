@@ -1,0 +1,313 @@
+"""HTTP with identity providers: one request, one bounded reply, one deadline for all of it (auth.md S4, S20 to S22).
+
+- The deadline covers waiting for a turn, connecting, headers and body.
+- A request is never repeated: what may have arrived may have had an effect.
+- No redirect is followed, no cookie kept, certificates are verified; plain http only to this machine, unless allowed.
+- Neither texts of failures nor logs hold anything of a request but its method and path.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time as time_
+from collections.abc import Callable, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+import treq.client
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import TimeoutError as DeferredTimeout
+from twisted.internet.protocol import Protocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IBodyProducer
+from zope.interface import implementer
+
+from openems.backend.authentication.concurrency import Busy, Concurrency
+from openems.backend.authentication.redact import redacted, redacted_text
+
+#: Seconds for one exchange, and for connecting within it.
+TIMEOUT = 10.0
+CONNECT_TIMEOUT = 5.0
+#: Seconds an idle connection is kept for the next request; servers and proxies close theirs after longer.
+IDLE = 20.0
+MAX_BODY = 1024 * 1024
+JSON_TYPES = ("application/json", "application/jwk-set+json")
+
+
+class ExchangeError(Exception):
+    """No usable reply; ``kind`` is one of ``busy``, ``timeout``, ``connection``, ``redirect``, ``too large``,
+    ``no JSON``, ``status``. ``sent`` tells whether the request may have had an effect."""
+
+    def __init__(self, kind: str, where: str, detail: str = "", *, sent: bool = True) -> None:
+        super().__init__(f"{where}: {kind}{': ' if detail else ''}{detail}")
+        self.kind = kind
+        self.sent = sent
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """``headers``: lower-case name -> value. ``set_cookies``: all headers of that name."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    where: str
+    set_cookies: tuple[str, ...] = ()
+
+    def json(self) -> Any:
+        """The decoded body. Raises :class:`ExchangeError`."""
+        kind = self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind not in JSON_TYPES and not kind.endswith("+json"):
+            raise ExchangeError("no JSON", self.where, f"content type {redacted_text(kind, 60) or 'absent'}")
+        try:
+            return msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            # The last one: nested too deep. Without the decoder's text, which may show a piece of the body.
+            raise ExchangeError("no JSON", self.where, "malformed") from None
+
+    def object(self) -> dict[str, Any]:
+        value = self.json()
+        if not isinstance(value, dict):
+            raise ExchangeError("no JSON", self.where, "no object")
+        return value
+
+
+@implementer(IBodyProducer)
+class _Bytes:
+    """A small body, written at once and not by and by."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None: ...
+
+    def resumeProducing(self) -> None: ...
+
+    def stopProducing(self) -> None: ...
+
+
+class _Body(Protocol):
+    """Collects at most ``limit`` bytes."""
+
+    def __init__(self, limit: int, done: Deferred[bytes]) -> None:
+        self._limit = limit
+        self._done: Deferred[bytes] | None = done
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size <= self._limit:
+            self._parts.append(data)
+            return
+        self._parts.clear()
+        self._end(Failure(OverflowError()))
+        self.stop()
+
+    def connectionLost(self, reason: Any = None) -> None:
+        self._end(b"".join(self._parts) if reason is None or reason.check(ResponseDone, PotentialDataLoss) else reason)
+
+    def stop(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def _end(self, result: Any) -> None:
+        if self._done is not None:
+            done, self._done = self._done, None
+            if not done.called:
+                done.callback(result)
+
+
+class _Pool(HTTPConnectionPool):
+    # Without two lines in the log for each connection.
+    _factory: Any = type("_QuietFactory", (HTTPConnectionPool._factory,), {"noisy": False})
+
+
+class Exchange:
+    """``observe(path, status, seconds)`` is told of each, with the path's template; status ``-1`` without a reply.
+    ``debug`` logs the exchanges, redacted."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        reactor: Any,
+        concurrency: Concurrency,
+        agent: Any = None,
+        timeout: float = TIMEOUT,
+        allow_plain_http: bool = False,
+        observe: Callable[[str, str, float], None] | None = None,
+        debug: bool = False,
+    ) -> None:
+        self.concurrency = concurrency
+        self.timeout = timeout
+        self.failures = 0
+        self._reactor = reactor
+        self._allow_plain_http = allow_plain_http
+        self._observe = observe
+        self._debug = debug
+        self._pool: HTTPConnectionPool | None = None
+        if agent is None:
+            make_pool: Any = _Pool
+            self._pool = pool = make_pool(reactor, persistent=True)
+            pool.retryAutomatically = False
+            pool.maxPersistentPerHost = concurrency.limit
+            pool.cachedConnectionTimeout = int(IDLE)
+            agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT, pool=pool)
+        # Cookies of one user's login must not travel with another's.
+        nothing = IndexableCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+        self._client = treq.client.HTTPClient(agent, cookiejar=nothing, data_to_body_producer=_Bytes)
+
+    async def close(self) -> None:
+        """Ends idle connections."""
+        if self._pool is not None:
+            await self._pool.closeCachedConnections()
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        form: Mapping[str, str] | None = None,
+        json: Any = None,
+        content: tuple[str, bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        path: str | None = None,
+        max_body: int = MAX_BODY,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Any status but a redirect is a reply. ``content``: a type and a body of it. ``path`` names the exchange in
+        metrics and texts, without ids.
+
+        Raises :class:`ExchangeError`.
+        """
+        parts = urlsplit(url)
+        where = f"{method} {path or parts.path}"
+        if parts.scheme != "https" and not (parts.scheme == "http" and (self._allow_plain_http or is_local(url))):
+            raise ExchangeError("connection", where, "plain http to another machine is not allowed", sent=False)
+        given = {"Accept": "application/json", **(headers or {})}
+        data: bytes | None = None
+        if form is not None:
+            given["Content-Type"] = "application/x-www-form-urlencoded"
+            data = form_body(form)
+        elif json is not None:
+            given["Content-Type"] = "application/json"
+            data = msgspec.json.encode(json)
+        elif content is not None:
+            given["Content-Type"], data = content
+        begun = time_.monotonic()
+        status = "-1"
+        sent = False
+
+        async def perform() -> Reply:
+            nonlocal sent
+            sent = True
+            response = await self._client.request(
+                method, url, headers=Headers({k: [v] for k, v in given.items()}), data=data, allow_redirects=False,
+                unbuffered=True,
+            )  # fmt: skip
+            body = await _body(response, max_body)
+            names = {
+                name.decode("latin-1").lower(): values[-1].decode("latin-1")
+                for name, values in response.headers.getAllRawHeaders()
+            }
+            cookies = response.headers.getRawHeaders(b"set-cookie", [])
+            return Reply(response.code, names, body, where, tuple(cookie.decode("latin-1") for cookie in cookies))
+
+        waiting = Deferred.fromCoroutine(self.concurrency.run(perform))
+        waiting.addTimeout(self.timeout if timeout is None else timeout, self._reactor)
+        try:
+            reply = await waiting
+            status = str(reply.status)
+        except CancelledError:
+            raise
+        except Busy:
+            raise self._failed("busy", where, sent=False) from None
+        except DeferredTimeout:
+            raise self._failed("timeout", where, sent=sent) from None
+        except OverflowError:
+            raise self._failed("too large", where, f"more than {max_body} bytes") from None
+        except Exception as e:
+            # Only the kind: texts of the client may hold the request.
+            raise self._failed("connection", where, _kind(e)) from None
+        finally:
+            if self._observe is not None:
+                self._observe(path or parts.path, status, time_.monotonic() - begun)
+        if self._debug:
+            self._log.info(
+                "{where} {form} -> {status} {body}",
+                where=where, form=redacted(dict(form or {})), status=status, body=redacted(_shown(reply)),
+            )  # fmt: skip
+        if 300 <= reply.status < 400:
+            raise self._failed("redirect", where, f"status {reply.status}")
+        return reply
+
+    def _failed(self, kind: str, where: str, detail: str = "", *, sent: bool = True) -> ExchangeError:
+        self.failures += 1
+        return ExchangeError(kind, where, detail, sent=sent)
+
+
+def _body(response: Any, limit: int) -> Deferred[bytes]:
+    collector: _Body
+    done: Deferred[bytes] = Deferred(lambda _: collector.stop())
+    collector = _Body(limit, done)
+    length = response.length
+    if isinstance(length, int) and length > limit:
+        collector.dataReceived(b"\0" * (limit + 1))
+    response.deliverBody(collector)
+    return done
+
+
+def _kind(error: BaseException) -> str:
+    """The kind of a failure, the inner one where the HTTP client wraps it."""
+    for reason in getattr(error, "reasons", ()):
+        if isinstance(reason, Failure):
+            return _kind(reason.value) if reason.value is not None else "failure"
+    return type(error).__name__
+
+
+def _shown(reply: Reply) -> Any:
+    try:
+        return reply.json()
+    except ExchangeError:
+        return f"{len(reply.body)} bytes"
+
+
+def encoded(text: str) -> str:
+    """Percent-encoding as in forms and queries of the Java program (auth.md 5.5).
+
+    >>> encoded("va lu+e~*")
+    'va%20lu%2Be%7E*'
+    """
+    return quote(text, safe="*-._").replace("~", "%7E")
+
+
+def form_body(fields: Mapping[str, str]) -> bytes:
+    return "&".join(f"{name}={encoded(value)}" for name, value in fields.items()).encode("ascii")
+
+
+def is_local(url: str) -> bool:
+    """Whether the URL's host is this machine by its name: what is sent there stays here.
+
+    >>> is_local("http://127.0.0.1:7900/x"), is_local("http://localhost"), is_local("http://localhost.evil.example")
+    (True, True, False)
+    """
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,341 @@
+"""Logins by Keycloak: the three authentication services of one realm (auth.md 1 to 9, component Authentication.OAuth).
+
+Which error a login gets: 1003 when its credentials are not good, whatever exactly is wrong with them; 1006 while nobody
+can tell (Keycloak down, slow, busy, or this server not accepted by it); 4005 for too many attempts.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from openems.backend.authentication.attempts import Attempts
+from openems.backend.authentication.concurrency import Concurrency
+from openems.backend.authentication.exchange import TIMEOUT, Exchange
+from openems.backend.authentication.keycloak.client import Denied, KeycloakClient, TokenReply, Unavailable
+from openems.backend.authentication.keycloak.flow import Flow, NotConnectable
+from openems.backend.authentication.keycloak.inputs import MAX_OEM, is_plain, is_token
+from openems.backend.authentication.keycloak.jwks import MIN_INTERVAL, REFRESH, Jwks, KeysUnavailable
+from openems.backend.authentication.keycloak.passwords import Passwords, TooMany
+from openems.backend.authentication.keycloak.pending import PendingLogins
+from openems.backend.authentication.keycloak.registration import ROLES, Registration
+from openems.backend.authentication.keycloak.sessions import Sessions
+from openems.backend.authentication.keycloak.settings import Oem, Realm
+from openems.backend.authentication.keycloak.tokens import Claims, NotBelieved, Tokens, session_of
+from openems.backend.interfaces import (
+    IAuthUserAuthorizationCodeFlowService,
+    IAuthUserPasswordAuthenticationService,
+    IAuthUserRegistrationService,
+    IDebugLoggable,
+    ILoginSessions,
+)
+from openems.backend.metadata.password import host_of
+from openems.backend.models import Authenticated, OAuthStart, OAuthTokens
+from openems.common import errors
+from openems.common.errors import OpenemsError, generic, short
+
+ID = "auth0"
+NAME = "Authentication.OAuth"
+MAX_CONCURRENT = 50
+MAX_QUEUE = 200
+#: Log lines about refused logins in a minute.
+LINES = 60
+
+T = TypeVar("T")
+
+
+@implementer(
+    IAuthUserPasswordAuthenticationService,
+    IAuthUserAuthorizationCodeFlowService,
+    IAuthUserRegistrationService,
+    ILoginSessions,
+    IDebugLoggable,
+)
+class Keycloak:
+    """``start`` fetches the signing keys in the background; ``stop`` ends what is under way. ``now()`` is epoch
+    seconds, ``agent`` an IAgent for tests."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        realm: Realm,
+        oems: Sequence[Oem],
+        metadata: Any,
+        *,
+        reactor: Any,
+        now: Callable[[], float],
+        user_registry: Any = None,
+        attempts: Attempts | None = None,
+        agent: Any = None,
+        max_concurrent: int = MAX_CONCURRENT,
+        max_queue: int = MAX_QUEUE,
+        timeout: float = TIMEOUT,
+        allow_plain_http: bool = False,
+        algorithms: Sequence[str] = ("RS256",),
+        audience: str = "",
+        keys_refresh: float = REFRESH,
+        keys_interval: float = MIN_INTERVAL,
+        registration_roles: Sequence[str] = ROLES,
+        neutral_registration: bool = False,
+        debug: bool = False,
+        observe: Callable[[str, str, float], None] | None = None,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.realm = realm
+        self.refused = 0
+        self.unavailable = 0
+        self._reactor = reactor
+        self._now = now
+        self._oems = {oem.oem: oem for oem in oems}
+        account = next((oem for oem in oems if oem.service_account), None)
+        self._exchange = Exchange(
+            reactor=reactor,
+            concurrency=Concurrency(max_concurrent, max_queue),
+            agent=agent,
+            timeout=timeout,
+            allow_plain_http=allow_plain_http,
+            debug=debug,
+            observe=observe,
+        )
+        # Keys do not wait behind logins that wait for keys.
+        self._key_exchange = Exchange(
+            reactor=reactor,
+            concurrency=Concurrency(1, 1),
+            agent=agent,
+            allow_plain_http=allow_plain_http,
+            debug=debug,
+            observe=observe,
+        )
+        self._client = KeycloakClient(realm, self._exchange, reactor=reactor, service_account=account)
+        keys_client = KeycloakClient(realm, self._key_exchange, reactor=reactor, service_account=None)
+        allowed = frozenset(algorithms)
+        self._jwks = Jwks(
+            lambda: keys_client.keys(allowed), reactor=reactor, refresh=keys_refresh, min_interval=keys_interval
+        )
+        self._tokens = Tokens(
+            realm.issuer,
+            self._jwks,
+            now=now,
+            clients=[oem.client_id for oem in oems],
+            algorithms=algorithms,
+            audience=audience,
+        )
+        self._pending = PendingLogins(random_bytes)
+        self._flow = Flow(self._client, self._tokens, self._pending, self._oems, reactor=reactor)
+        self._passwords = Passwords(
+            self._client, attempts or Attempts(), reactor=reactor, random_bytes=random_bytes
+        )  # fmt: skip
+        self._registration = Registration(
+            self._client, metadata, user_registry, roles=registration_roles, neutral=neutral_registration
+        )
+        self._sessions = Sessions()
+        self._lines: list[float] = []
+        self._running: set[Deferred[Any]] = set()
+
+    def start(self) -> None:
+        self._jwks.start()
+        self._flow.start()
+
+    async def stop(self) -> None:
+        self._jwks.stop()
+        self._flow.stop()
+        self._passwords.stop()
+        for running in tuple(self._running):
+            running.cancel()
+        await self._exchange.close()
+        await self._key_exchange.close()
+
+    # IAuthUserPasswordAuthenticationService
+
+    async def authenticate_with_password(self, username: str, password: str, remote: str) -> Authenticated:
+        account = self._client.service_account
+        if account is None:
+            raise generic("No OEM config found for service account")
+
+        async def log_in() -> tuple[TokenReply, Claims]:
+            reply = await self._passwords.log_in(account, username, password, host_of(remote))
+            return reply, await self._tokens.access_token(reply.access_token, trusted=True)
+
+        reply, claims = await self._answered("authenticateWithPassword", log_in)
+        if self._sessions.is_ended(claims.session_id, self._now()):
+            # Remembered across its logout: ask anew.
+            self._passwords.forget(reply.access_token)
+            reply, claims = await self._answered("authenticateWithPassword", log_in)
+        self._sessions.opened(reply.access_token, account.oem, reply.refresh_token)
+        return Authenticated(claims.subject, claims.email, reply.access_token)
+
+    async def authenticate_with_token(self, token: str) -> Authenticated:
+        async def check() -> Claims:
+            if not is_token(token):
+                raise Denied("token")
+            claims = await self._tokens.access_token(token)
+            if self._sessions.is_ended(claims.session_id, self._now()):
+                raise Denied("session ended")
+            return claims
+
+        claims = await self._answered("authenticateWithToken", check)
+        return Authenticated(claims.subject, claims.email, token)
+
+    async def logout(self, token: str) -> None:
+        """Ends the session at Keycloak, whichever way it was begun; a token of others is none of our business."""
+        session_id, _ = session_of(token)
+        known = self._sessions.take(token)
+        self._passwords.forget(token)
+        self._flow.forget(token)
+        try:
+            await self._tokens.access_token(token)
+            ours = True
+        except (NotBelieved, KeysUnavailable):
+            # Expired, most likely.
+            ours = known is not None
+        if not session_id or not ours:
+            return
+        self._sessions.ended(session_id, self._now())
+        try:
+            if known is not None:
+                await self._client.logout(self._oems[known[0]], known[1])
+            elif self._client.service_account is not None:
+                await self._client.end_session(session_id)
+        except (Denied, Unavailable) as e:
+            self._line("logout at Keycloak failed: {reason}", reason=str(e))
+
+    # IAuthUserAuthorizationCodeFlowService
+
+    async def initiate_connect(self, oem: str | None, redirect_uri: str | None, remote: str) -> OAuthStart:
+        try:
+            return self._flow.begin(oem, redirect_uri, host_of(remote))
+        except NotConnectable as e:
+            self._line("login of OEM {oem!r}: {reason}", oem=short(oem or "", 50), reason=str(e))
+            raise generic("Unable to initiate connection") from None
+
+    async def token_by_code(self, oem: str, identifier: str, code: str) -> OAuthTokens:
+        reply, claims = await self._answered("getTokenByCode", lambda: self._flow.by_code(oem, identifier, code))
+        self._sessions.revived(claims.session_id)
+        return self._opened(oem, reply, claims)
+
+    async def token_by_refresh_token(self, oem: str, refresh_token: str) -> OAuthTokens:
+        if not oem.strip():
+            raise generic("No OEM provided")
+        settings = self._oems.get(oem)
+        if settings is None:
+            raise generic(f"No OEM config found for {oem if is_plain(oem, MAX_OEM) else ''}")
+
+        async def refresh() -> tuple[TokenReply, Claims]:
+            reply, claims = await self._flow.by_refresh_token(settings, refresh_token)
+            if self._sessions.is_ended(claims.session_id, self._now()):
+                raise Denied("session ended")
+            return reply, claims
+
+        return self._opened(oem, *await self._answered("getTokenByRefreshToken", refresh))
+
+    def _opened(self, oem: str, reply: TokenReply, claims: Claims) -> OAuthTokens:
+        self._sessions.opened(reply.access_token, oem, reply.refresh_token)
+        return OAuthTokens(reply.access_token, reply.refresh_token, claims.subject)
+
+    # IAuthUserRegistrationService
+
+    async def register_user(self, record: dict[str, Any]) -> None:
+        await self._registration.register(record)
+
+    async def register_user_if_not_exist(self, record: dict[str, Any]) -> None:
+        await self._registration.register_if_not_exist(record)
+
+    # ILoginSessions
+
+    async def still_valid(self, token: str | None, user_id: str) -> bool:
+        session_id, subject = session_of(token or "")
+        if not session_id:
+            return True
+        if self._sessions.is_ended(session_id, self._now()):
+            return False
+        if self._client.service_account is None:
+            return True
+        try:
+            return await self._client.is_enabled(subject)
+        except Unavailable:
+            return True
+
+    def connection_closed(self, token: str) -> None:
+        self._sessions.take(token)
+
+    # IDebugLoggable
+
+    def debug_log(self) -> str | None:
+        concurrency = self._exchange.concurrency
+        return (
+            f"[{ID}] [monitor] Pool: {concurrency.active}/{concurrency.limit}, Pending: {concurrency.waiting}, "
+            f"Completed: {concurrency.completed}, Active: {concurrency.active}, Keys: {self._jwks.size}"
+        )
+
+    def debug_metrics(self) -> Mapping[str, int | float]:
+        concurrency = self._exchange.concurrency
+        return {
+            f"{ID}/PoolSize": concurrency.active,
+            f"{ID}/MaxPoolSize": concurrency.limit,
+            f"{ID}/Active": concurrency.active,
+            f"{ID}/Pending": concurrency.waiting,
+            f"{ID}/Completed": concurrency.completed,
+            f"{ID}/Rejected": concurrency.rejected,
+            f"{ID}/Failed": self._exchange.failures,
+            f"{ID}/Refused": self.refused,
+            f"{ID}/Unavailable": self.unavailable,
+            f"{ID}/Verified": self._tokens.verified,
+            f"{ID}/NotBelieved": self._tokens.refused,
+            f"{ID}/Keys": self._jwks.size,
+            f"{ID}/KeyFetches": self._jwks.fetches,
+            f"{ID}/KeyFetchFailures": self._jwks.failures,
+            f"{ID}/PendingLogins": len(self._pending),
+            f"{ID}/DroppedLogins": self._pending.dropped,
+            f"{ID}/SharedRefreshes": self._flow.coalesced,
+            f"{ID}/Registered": self._registration.registered,
+            f"{ID}/Undone": self._registration.undone,
+            f"{ID}/LeftOver": self._registration.left_over,
+        }
+
+    def problems(self) -> list[str]:
+        """For the health page; empty when logins work as far as is known."""
+        found = [self._client.problem] if self._client.problem else []
+        if self._jwks.problem:
+            found.append(f"signing keys: {self._jwks.problem}")
+        return found
+
+    # How failures become errors
+
+    async def _answered(self, what: str, work: Callable[[], Awaitable[T]]) -> T:
+        async def run() -> T:
+            return await work()
+
+        running = Deferred.fromCoroutine(run())
+        self._running.add(running)
+        try:
+            return await running
+        except (Denied, NotBelieved) as e:
+            self._refuse(what, str(e))
+        except (Unavailable, KeysUnavailable) as e:
+            self.unavailable += 1
+            self._line("{what}: {reason}", what=what, reason=str(e) or "signing keys are not available")
+            raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE) from None
+        except TooMany:
+            raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS) from None
+        finally:
+            self._running.discard(running)
+
+    def _refuse(self, what: str, reason: str) -> NoReturn:
+        self.refused += 1
+        self._line("{what} refused: {reason}", what=what, reason=reason)
+        raise OpenemsError(errors.COMMON_AUTHENTICATION_FAILED) from None
+
+    def _line(self, text: str, **values: Any) -> None:
+        """A line that peers can cause: so many a minute and no more."""
+        now = self._reactor.seconds()
+        while self._lines and now - self._lines[0] > 60.0:
+            self._lines.pop(0)
+        if len(self._lines) < LINES:
+            self._lines.append(now)
+            self._log.info(f"{NAME}: {text}", **values)

@@ -1,0 +1,245 @@
+"""The OpenAPI document of the REST server and its page, made of :mod:`openems.backend.b2b.methods`. Pure.
+
+The page is plain HTML made here: no script, nothing loaded from anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from html import escape
+from typing import Any
+
+import msgspec
+
+from openems.backend.b2b.methods import METHODS, ErrorReply, Method
+
+_REF = "#/components/schemas/{name}"
+_ERRORS = {
+    400: "The request is wrong, or it failed: the error tells.",
+    401: "No credentials, or wrong ones.",
+    408: "The body did not arrive in time.",
+    413: "The body is too long.",
+    415: "The body is no JSON in UTF-8.",
+    429: "Too many logins or requests; `Retry-After` tells when to try again.",
+    500: "Unforeseen failure.",
+    503: "Not ready, or overloaded; `Retry-After` tells when to try again.",
+    504: "No answer within the request's `timeout`, else 60 s.",
+}
+_RETRY = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}}}
+_CHALLENGE = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+_UUID = "b8ad3f7e-5b17-4c8e-9d55-0e2f2a6f8e01"
+
+
+@cache
+def document(version: str) -> dict[str, Any]:
+    """OpenAPI 3.1."""
+    types = [t for method in METHODS for t in (method.params, method.result)]
+    schemas, components = msgspec.json.schema_components([*types, ErrorReply], ref_template=_REF)
+    for number, method in enumerate(METHODS):
+        components.update(_schemas(method, schemas[2 * number], schemas[2 * number + 1]))
+    request = {
+        "oneOf": [{"$ref": _REF.format(name=_request_name(method))} for method in METHODS],
+        "discriminator": {
+            "propertyName": "method",
+            "mapping": {method.name: _REF.format(name=_request_name(method)) for method in METHODS},
+        },
+    }
+    reply = {"anyOf": [{"$ref": _REF.format(name=_reply_name(method))} for method in METHODS]}
+    responses: dict[str, Any] = {
+        "200": {
+            "description": "The request's result.",
+            "content": _json(reply, {m.name: _reply(m) for m in METHODS}),
+        }
+    }
+    for status, text in _ERRORS.items():
+        headers = _CHALLENGE if status == 401 else _RETRY if status in (429, 503) else None
+        responses[str(status)] = _error(text, headers)
+    live = {
+        "type": "object",
+        "properties": {"status": {"const": "ok"}},
+        "required": ["status"],
+        "additionalProperties": False,
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "OpenEMS Backend to Backend",
+            "version": version,
+            "description": "JSON-RPC over HTTP for other systems. `jsonrpc` and `id` may be left out.",
+        },
+        "paths": {
+            "/jsonrpc": {
+                "post": {
+                    "operationId": "jsonrpc",
+                    "summary": "One JSON-RPC request",
+                    "security": [{"basic": []}],
+                    "requestBody": {
+                        "required": True,
+                        "content": _json(request, {m.name: _request(m) for m in METHODS}),
+                    },
+                    "responses": responses,
+                }
+            },
+            "/live": {
+                "get": {
+                    "operationId": "live",
+                    "summary": "The process answers",
+                    "security": [],
+                    "responses": {"200": {"description": "It does.", "content": _json(live)}},
+                }
+            },
+            "/openapi.json": {
+                "get": {
+                    "operationId": "openapi",
+                    "summary": "This document",
+                    "security": [],
+                    "responses": {"200": {"description": "OpenAPI 3.1.", "content": _json({"type": "object"})}},
+                }
+            },
+            "/docs": {
+                "get": {
+                    "operationId": "docs",
+                    "summary": "This document as a page",
+                    "security": [],
+                    "responses": {
+                        "200": {"description": "HTML.", "content": {"text/html": {"schema": {"type": "string"}}}}
+                    },
+                }
+            },
+        },
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"basic": {"type": "http", "scheme": "basic"}},
+        },
+    }
+
+
+def _schemas(method: Method, params: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    envelope = {
+        "jsonrpc": {"const": "2.0"},
+        "id": {"type": "string", "format": "uuid", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"},
+    }
+    return {
+        _request_name(method): {
+            "type": "object",
+            "description": f"{method.summary} Role: {method.role}.",
+            "required": ["method", "params"],
+            "properties": {
+                **envelope,
+                "method": {"const": method.name},
+                "params": params,
+                "timeout": {"type": "integer", "minimum": 1, "maximum": 3600, "description": "Seconds; else 60."},
+            },
+        },
+        _reply_name(method): {
+            "type": "object",
+            "required": ["jsonrpc", "id", "result"],
+            "properties": {**envelope, "result": result},
+            "additionalProperties": False,
+        },
+    }
+
+
+def _json(schema: dict[str, Any], examples: dict[str, Any] | None = None) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": schema}
+    if examples:
+        content["examples"] = {name: {"value": value} for name, value in examples.items()}
+    return {"application/json": content}
+
+
+def _error(description: str, headers: dict[str, Any] | None) -> dict[str, Any]:
+    response = {"description": description, "content": _json({"$ref": _REF.format(name="ErrorReply")})}
+    return {**response, "headers": headers} if headers else response
+
+
+def _request(method: Method) -> dict[str, Any]:
+    return {"method": method.name, "params": method.example}
+
+
+def _reply(method: Method) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": _UUID, "result": method.example_result}
+
+
+def _request_name(method: Method) -> str:
+    return f"{method.name[0].upper()}{method.name[1:]}Request"
+
+
+def _reply_name(method: Method) -> str:
+    return f"{method.name[0].upper()}{method.name[1:]}Reply"
+
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#222}"
+    "pre{background:#f4f4f4;padding:.8rem;overflow:auto}code{font-family:ui-monospace,monospace;font-size:.9em}"
+    "table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left;vertical-align:top}"
+)
+#: Nothing but the page's own style.
+CONTENT_SECURITY_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+
+@cache
+def page(version: str) -> bytes:
+    """The document for a reader, as HTML."""
+    made = document(version)
+    parts = [
+        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(made['info']['title'])}</title>"
+        f"<style>{_STYLE}</style></head><body><h1>{escape(made['info']['title'])}</h1>"
+        f"<p>{_text(made['info']['description'])} Version {escape(version)}. As a document: "
+        "<a href=openapi.json>openapi.json</a>.</p><h2>POST /jsonrpc</h2>"
+        "<p>Header <code>Authorization: Basic</code> with name and password of a user.</p>"
+    ]
+    for method in METHODS:
+        schema = made["components"]["schemas"][_request_name(method)]["properties"]["params"]
+        parts.append(
+            f"<h3><code>{method.name}</code></h3><p>{_text(method.summary)} Role: {escape(method.role)}.</p>"
+            f"<table><tr><th>Member of <code>params</code><th>Type<th>Meaning{_rows(schema, made, '')}</table>"
+            f"<pre><code>{_pretty(_request(method))}</code></pre><p>Reply:</p>"
+            f"<pre><code>{_pretty(_reply(method))}</code></pre>"
+        )
+    parts.append("<h2>Errors</h2><table><tr><th>Status<th>Meaning")
+    parts += [f"<tr><td>{status}<td>{_text(text)}" for status, text in _ERRORS.items()]
+    parts.append("</table><p>Each has the form</p>")
+    error = {"code": 3000, "message": "Edge [edge0] is not connected", "data": ["edge0"]}
+    parts.append(f"<pre><code>{_pretty({'jsonrpc': '2.0', 'id': _UUID, 'error': error})}</code></pre>")
+    parts.append("<h2>Others</h2><table>")
+    for path, item in made["paths"].items():
+        if "get" in item:
+            parts.append(f"<tr><td><code>GET {escape(path)}</code><td>{escape(item['get']['summary'])}")
+    parts.append("</table></body></html>")
+    return "".join(parts).encode()
+
+
+def _rows(schema: dict[str, Any], made: dict[str, Any], prefix: str) -> str:
+    schema = _resolved(schema, made)
+    if schema.get("type") == "array":
+        return _rows(schema["items"], made, f"{prefix}[].")
+    rows = ""
+    for name, member in schema.get("properties", {}).items():
+        resolved = _resolved(member, made)
+        items = _resolved(resolved.get("items", {}), made)
+        kind = f"array of {items.get('type', 'any')}" if resolved.get("type") == "array" else resolved.get("type", "")
+        meaning = resolved.get("description") or items.get("description") or ""
+        needed = "" if name in schema.get("required", ()) else ", optional"
+        rows += f"<tr><td><code>{escape(prefix + name)}</code><td>{escape(str(kind))}{needed}<td>{_text(meaning)}"
+        below = f"{prefix}{name}"
+        if items.get("type") == "object":
+            rows += _rows(items, made, f"{below}[].")
+        elif resolved.get("properties"):
+            rows += _rows(resolved, made, f"{below}.")
+    return rows
+
+
+def _resolved(schema: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return made["components"]["schemas"][name] if name else schema
+
+
+def _pretty(value: Any) -> str:
+    return escape(json.dumps(value, indent=2), quote=False)
+
+
+def _text(text: str) -> str:
+    """Escaped, with the words between back-ticks as code."""
+    parts = escape(text).split("`")
+    return "".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))

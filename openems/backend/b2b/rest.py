@@ -1,0 +1,298 @@
+"""Backend2Backend.Rest: JSON-RPC over HTTP for other systems (b2b.md 2, 7).
+
+``POST /jsonrpc``, and whatever lies below it, is the one end point that does something. In this order a request is
+
+1. refused with 503 while the server stops, metadata is not there, or too much is under way;
+2. refused with 413 or 415 where its body cannot be one of ours;
+3. authenticated, else 401 (429 where its address tries too often, 503 where nobody can tell);
+4. read, else 400, and completed by what may be missing;
+5. handled within its ``timeout``, else 60 s, else 504.
+
+Every failure is a JSON-RPC error with the real code, message and data: 400, or 429 and 503 for the codes that mean it.
+Work ends when its client goes away. ``/live``, ``/openapi.json`` and ``/docs`` need no login.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from klein import Klein
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.logger import Logger
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import RequestRedirect
+from zope.interface import implementer
+
+from openems.backend.b2b import envelope, openapi
+from openems.backend.b2b.credentials import Credentials, rest_credentials
+from openems.backend.b2b.methods import label
+from openems.backend.b2b.site import MAX_BODY, RETRY_AFTER, RestRequest, RestSite, error_body, too_large
+from openems.backend.interfaces import IDebugLoggable, IJsonRpcRequestHandler, IMetadata
+from openems.backend.models import User
+from openems.backend.ui.ratelimit import PerPeer
+from openems.common import errors, jsonrpc
+from openems.common.errors import OpenemsError, generic, short
+from openems.common.jsonrpc import NIL_ID, Success
+
+NAME = "Backend2Backend.Rest"
+ID = "b2brest0"
+#: Seconds a request may take that names no time, and at most.
+TIMEOUT = 60
+MAX_TIMEOUT = 3600
+#: Requests under way, in all and of one user.
+MAX_RUNNING = 1000
+MAX_RUNNING_OF_USER = 200
+
+_STATUS = {errors.JSONRPC_TOO_MANY_REQUESTS: 429, errors.COMMON_SERVICE_NOT_AVAILABLE: 503}
+
+
+class _Refusal(Exception):
+    """The request ends with this status."""
+
+    def __init__(self, status: int, error: OpenemsError, id: str = NIL_ID) -> None:
+        super().__init__(error.message)
+        self.status = status
+        self.error = error
+        self.id = id
+
+
+@implementer(IDebugLoggable)
+class Backend2BackendRest:
+    """``request_limit``: requests a second and user, None: no limit. ``observe(method, seconds)`` is called for each
+    request, with names out of a closed set."""
+
+    _log = Logger()
+    app: Any = Klein()
+    app.url_map.merge_slashes = False
+
+    def __init__(
+        self,
+        metadata: IMetadata,
+        handler: IJsonRpcRequestHandler,
+        credentials: Credentials,
+        *,
+        reactor: Any,
+        version: str,
+        max_body: int = MAX_BODY,
+        request_limit: int | None = None,
+        observe: Callable[[str, float], None] | None = None,
+    ) -> None:
+        self._metadata = metadata
+        self._handler: Any = handler
+        self._credentials = credentials
+        self._reactor = reactor
+        self._version = version
+        self._observe = observe
+        self._limit = None if request_limit is None else PerPeer(request_limit, burst=request_limit)
+        self._users: Counter[str] = Counter()
+        self._port: Any = None
+        self._stopping = False
+        self._openapi = jsonrpc.dumps(openapi.document(version))
+        self.site = RestSite(self.app.resource(), reactor=reactor, max_body=max_body)
+        self.running = 0
+        self.completed = 0
+        #: Ended with an error; because their client went away; with 503 or 429.
+        self.failed = 0
+        self.cancelled = 0
+        self.rejected = 0
+
+    # --- life
+
+    async def start(self, port: int, interface: str = "") -> int:
+        """Open the port (0: any); returns the one that was bound. Raises CannotListenError."""
+        self._stopping = False
+        self._port = self._reactor.listenTCP(port, self.site, interface=interface)
+        bound = int(self._port.getHost().port)
+        self._log.info("{name}: listening on port {port}", name=NAME, port=bound)
+        return bound
+
+    async def stop(self) -> None:
+        """Requests under way are cancelled, connections dropped."""
+        self._stopping = True
+        if self._port is not None:
+            port, self._port = self._port, None
+            await port.stopListening()
+        gone: Deferred[None] = Deferred()
+        for channel in tuple(self.site.channels):
+            channel.abortConnection()
+        self._reactor.callLater(0, gone.callback, None)  # connections tell their end in the next turn
+        await gone
+
+    # --- what is served
+
+    @app.route("/jsonrpc", methods=["POST"])
+    @app.route("/jsonrpc/", methods=["POST"])
+    @app.route("/jsonrpc/<path:rest>", methods=["POST"])
+    async def jsonrpc(self, request: RestRequest, rest: str = "") -> bytes:
+        try:
+            return _json(request, await self._serve(request))
+        except _Refusal as refusal:
+            self.failed += 1
+            return self._refuse(request, refusal.status, refusal.error, refusal.id)
+        except CancelledError:
+            self.cancelled += 1
+            raise
+
+    @app.route("/live", methods=["GET"])
+    def live(self, request: RestRequest) -> bytes:
+        return _json(request, b'{"status":"ok"}')
+
+    @app.route("/openapi.json", methods=["GET"])
+    def openapi(self, request: RestRequest) -> bytes:
+        return _json(request, self._openapi)
+
+    @app.route("/docs", methods=["GET"])
+    def docs(self, request: RestRequest) -> bytes:
+        body = openapi.page(self._version)
+        request.setHeader(b"content-type", b"text/html; charset=utf-8")
+        request.setHeader(b"content-security-policy", openapi.CONTENT_SECURITY_POLICY)
+        request.setHeader(b"content-length", b"%d" % len(body))
+        return body
+
+    @app.handle_errors(HTTPException)
+    def no_such(self, request: RestRequest, failure: Any) -> bytes:
+        error = failure.value
+        method = short(request.method.decode(), 40)
+        path = short(request.path.decode("utf-8", "replace"), 100)
+        if isinstance(error, MethodNotAllowed):
+            request.setHeader(b"allow", ", ".join(sorted(error.valid_methods or ())).encode())
+            return self._refuse(request, 405, generic(f"Method [{method}] is not supported for [{path}]"))
+        # A redirect of the router is no answer to a JSON client.
+        status = 404 if isinstance(error, RequestRedirect) or error.code is None else error.code
+        text = f"There is no [{path}]; requests go to [/jsonrpc]" if status == 404 else error.name
+        return self._refuse(request, status, generic(text))
+
+    @app.handle_errors(Exception)
+    def unforeseen(self, request: RestRequest, failure: Any) -> bytes:
+        self._log.failure("{name}: request failed", failure=failure, name=NAME)
+        # The text of an unforeseen failure may hold anything; the client learns its kind only.
+        return self._refuse(request, 500, generic(f"Internal error: {failure.type.__name__}"))
+
+    def _refuse(self, request: RestRequest, status: int, error: OpenemsError, id: str = NIL_ID) -> bytes:
+        request.setResponseCode(status)
+        if status == 401:
+            request.setHeader(b"www-authenticate", b'Basic realm="OpenEMS Backend", charset="UTF-8"')
+        elif status in (429, 503):
+            self.rejected += 1
+            request.setHeader(b"retry-after", b"%d" % RETRY_AFTER)
+        return _json(request, error_body(error, id))
+
+    # --- one request
+
+    async def _serve(self, request: RestRequest) -> bytes:
+        if self._stopping or not self._metadata.initialized or self.running >= MAX_RUNNING:
+            raise _Refusal(503, OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE))
+        self.running += 1
+        begun = self._reactor.seconds()
+        method = "other"
+        try:
+            self._check_body(request)
+            user = await self._user(request)
+            try:
+                asked = envelope.parse(request.body())
+            except envelope.BadEnvelope as e:
+                raise _Refusal(400, e.error, e.id) from None
+            method = label(asked.method)
+            return await self._answer(user, asked, begun)
+        finally:
+            self.running -= 1
+            self.completed += 1
+            if self._observe is not None:
+                self._observe(method, self._reactor.seconds() - begun)
+
+    def _check_body(self, request: RestRequest) -> None:
+        if request.overflow == "size":
+            request.setHeader(b"connection", b"close")
+            raise _Refusal(413, too_large(self.site.max_body))
+        if request.overflow:
+            raise _Refusal(503, OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE))
+        headers = request.requestHeaders
+        encoding = headers.getRawHeaders(b"content-encoding")
+        if encoding and encoding[0].strip().lower() not in (b"", b"identity"):
+            raise _Refusal(415, generic("The body is encoded; send it as it is"))
+        kind = headers.getRawHeaders(b"content-type")
+        if kind:
+            _check_type(kind[0].decode("latin-1").lower())
+
+    async def _user(self, request: RestRequest) -> User:
+        header = request.requestHeaders.getRawHeaders(b"authorization")
+        credentials = rest_credentials(header[0].decode("latin-1")) if header else None
+        if credentials is None:
+            raise _Refusal(401, OpenemsError(errors.COMMON_AUTHENTICATION_FAILED))
+        try:
+            return await self._credentials.rest_user(*credentials, request.remote())
+        except OpenemsError as e:
+            raise _Refusal(_STATUS.get(e.code, 401), e) from None
+
+    async def _answer(self, user: User, asked: jsonrpc.Request, begun: float) -> bytes:
+        now = self._reactor.seconds()
+        if self._users[user.id] >= MAX_RUNNING_OF_USER or (
+            self._limit is not None and not self._limit.take(user.id, now)
+        ):
+            raise _Refusal(429, OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS), asked.id)
+        seconds = TIMEOUT if asked.timeout is None or asked.timeout <= 0 else min(asked.timeout, MAX_TIMEOUT)
+        self._users[user.id] += 1
+        try:
+            running = Deferred.fromCoroutine(self._handler.handle_request(NAME, user, asked))
+            if not running.called:
+                # One deadline for all of it: the login has used some of the time.
+                running.addTimeout(max(0.0, begun + seconds - now), self._reactor)
+            result = await running
+            if result is None:
+                raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, asked.method)
+            return Success(asked.id, jsonrpc.raw(result)).encode()
+        except TimeoutError:
+            raise _Refusal(504, generic(f"Timeout after [{seconds} s]"), asked.id) from None
+        except OpenemsError as e:
+            raise _Refusal(_STATUS.get(e.code, 400), e, asked.id) from None
+        except CancelledError:
+            raise
+        except Exception as e:
+            self._log.failure("{name}: {method} failed", name=NAME, method=short(asked.method, 100))
+            raise _Refusal(500, generic(f"Internal error: {type(e).__name__}"), asked.id) from None
+        finally:
+            self._users[user.id] -= 1
+            if not self._users[user.id]:
+                del self._users[user.id]
+
+    # --- IDebugLoggable
+
+    def debug_log(self) -> str | None:
+        if self._port is None:
+            return f"[{NAME}] [monitor] NOT STARTED"
+        return (
+            f"[{NAME}] [monitor] Connections: {len(self.site.channels)}, Completed: {self.completed}, "
+            f"Active: {self.running}"
+        )
+
+    def debug_metrics(self) -> Mapping[str, int | float]:
+        return {
+            f"{ID}/Connections": len(self.site.channels),
+            f"{ID}/Active": self.running,
+            f"{ID}/Completed": self.completed,
+            f"{ID}/Failed": self.failed,
+            f"{ID}/Cancelled": self.cancelled,
+            f"{ID}/Rejected": self.rejected,
+            f"{ID}/Unparsed": self.site.unparsed,
+            f"{ID}/Refused": self.site.refused,
+            f"{ID}/Logins": self._credentials.verified,
+            f"{ID}/LoginsRefused": self._credentials.refused,
+            f"{ID}/LoginsLimited": self._credentials.limited,
+        }
+
+
+def _json(request: RestRequest, body: bytes) -> bytes:
+    request.setHeader(b"content-type", b"application/json")
+    request.setHeader(b"content-length", b"%d" % len(body))
+    return body
+
+
+def _check_type(kind: str) -> None:
+    """What tools call JSON by mistake is taken, as ever; what cannot be JSON is not."""
+    if kind.startswith("multipart/"):
+        raise _Refusal(415, generic("The body is a form; send JSON"))
+    charset = kind.partition("charset=")[2].partition(";")[0].strip(" \"'")
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise _Refusal(415, generic(f"The body is in {short(charset, 40)}; send UTF-8"))

@@ -1,0 +1,406 @@
+"""``[mail.smtp]``: mails to users over a mail server of one's own (metrics.md 20, 21).
+
+What is handed in is on disk when ``send_mail`` returns; from then on it is this service's to deliver, over restarts.
+One mail a recipient. Before a mail goes out its reason and its reader are looked at once more.
+
+What becomes of a mail:
+
+- taken by the server: done, the user's last notification is stamped.
+- 4xx: tried again after 1, 5, 15, then every 60 minutes, until it is too old.
+- 5xx: given up, with a line in the log.
+- no word about it (server away, silent, login refused): the others wait too; tried again after 1, 2, then every 5
+  minutes.
+- its reason is gone, its reader has no address or no rights any more: dropped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from openems.backend.interfaces import IDebugLoggable, IMailer
+from openems.backend.mail.delivery import Delivery, Refused, Unreachable
+from openems.backend.mail.message import BadAddress, Sender, address, compose, key_of
+from openems.backend.mail.render import MASS_OUTAGE, NAMES, Facts, Templates
+from openems.backend.mail.spool import Envelope, Spool, SpoolFull
+from openems.backend.models import MailRecipient
+from openems.common.errors import generic, short
+
+MINUTE = 60_000
+RETRY_MINUTES = (1, 5, 15, 60)
+SERVER_MINUTES = (1, 2, 5)
+#: A mail that a working server has shaken off that often waits for its own turn.
+RELEASED = 4
+#: Seconds between two looks at what may go, at most; seconds a question to metadata may take.
+LOOK = 10.0
+QUESTION_SECONDS = 30.0
+#: Seconds for mails on their way when the backend stops.
+STOP_SECONDS = 3.0
+#: The server is away for that long: this does not work.
+FAILING = 15 * MINUTE
+
+
+async def _always(template: str, edge_id: str, login: str, since: int) -> bool:
+    return True
+
+
+@implementer(IMailer, IDebugLoggable)
+class SmtpMailer:
+    """``directory``: an IMailDirectory; ``edge``: edge id -> Edge or None. ``operators``: addresses of those who run
+    this. ``per_minute``, ``parallel``: what the server may be asked; ``max_age``: minutes after which a mail is old."""
+
+    _log = Logger()
+    #: Whoever hands mails in must not stamp them as sent.
+    confirms_delivery = True
+
+    def __init__(
+        self,
+        spool: Spool,
+        delivery: Delivery,
+        templates: Templates,
+        sender: Sender,
+        directory: Any,
+        edge: Callable[[str], Any],
+        *,
+        reactor: Any,
+        now: Callable[[], int],
+        operators: Sequence[str] = (),
+        per_minute: int = 60,
+        parallel: int = 2,
+        max_age: int = 2880,
+        dry_run: bool = False,
+    ) -> None:
+        self.spool = spool
+        #: Asked before each mail to a user: whether its reason still holds.
+        self.is_wanted: Callable[[str, str, str, int], Awaitable[bool]] = _always
+        #: Told of each mail the server took.
+        self.on_delivered: Callable[[str, str, str, int], None] = lambda template, edge_id, login, sent_at: None
+        self.counts = dict.fromkeys(("Sent", "Failed", "Dropped", "Outdated", "Expired", "Retries"), 0)
+        self.problem: str | None = None
+        self._delivery = delivery
+        self._templates = templates
+        self._sender = sender
+        self._directory = directory
+        self._edge = edge
+        self._reactor = reactor
+        self._now = now
+        self._operators = list(operators)
+        self._per_minute = per_minute
+        self._parallel = parallel
+        self._max_age = max_age * MINUTE
+        self._dry_run = dry_run
+        self._running = False
+        self._flying: dict[str, Deferred[None]] = {}
+        self._timer: Any = None
+        self._begun: deque[int] = deque()
+        self._server_failures = 0
+        self._pause_until = 0
+        self._failing_since = 0
+        self._delayed: set[str] = set()
+
+    # Life
+
+    def start(self) -> None:
+        """Raises OSError if there can be no spool."""
+        self.spool.open()
+        self._running = True
+        if self.spool.waiting:
+            self._log.info("[Mail.Smtp] {n} mails wait from before", n=len(self.spool.waiting))
+        self._pump()
+
+    async def stop(self) -> None:
+        self._running = False
+        self._stop_timer()
+        if self._flying:
+            # One that breaks off now may have been taken: better wait for the word.
+            together = DeferredList(list(self._flying.values()))
+            try:
+                await together.addTimeout(STOP_SECONDS, self._reactor)
+            except (TimeoutError, CancelledError):
+                for flying in tuple(self._flying.values()):
+                    flying.cancel()
+
+    # Handing in
+
+    async def send_mail(self, send_at: int, template_id: str, contexts: Sequence[dict[str, Any]]) -> int:
+        """The number of mails that were new and are on disk now. The same mail again (template, edge, login, begin of
+        what it is about) is none."""
+        if template_id not in NAMES:
+            raise generic(f"There is no mail template [{template_id}]")
+        envelopes = []
+        for context in contexts:
+            edge_id = str(context["edgeId"])
+            since = getattr(context, "since", 0) or send_at
+            delays = getattr(context, "delays", {})
+            for login in context["recipients"]:
+                envelopes.append(
+                    Envelope(
+                        key=key_of(template_id, edge_id, login, since),
+                        template=template_id,
+                        sent_at=send_at,
+                        since=since,
+                        edge_id=edge_id,
+                        login=login,
+                        state=str(context.get("state", "")),
+                        delay=delays.get(login, 0),
+                    )
+                )
+        return await self._add(envelopes)
+
+    def mass_outage(self, gone: int, known: int, until: int) -> None:
+        """Tell the operators."""
+        envelopes = [
+            Envelope(
+                key=key_of(MASS_OUTAGE, "", operator, until),
+                template=MASS_OUTAGE,
+                sent_at=self._now(),
+                since=until,
+                address=operator,
+                facts={"gone": gone, "known": known, "until": until},
+            )
+            for operator in self._operators
+        ]
+
+        def failed(failure: Any) -> None:
+            self._log.error("operators are not told: {reason}", reason=failure.getErrorMessage())
+
+        Deferred.fromCoroutine(self._add(envelopes)).addErrback(failed)
+
+    async def _add(self, envelopes: Sequence[Envelope]) -> int:
+        try:
+            added = await self.spool.add(envelopes)
+        except SpoolFull as e:
+            raise generic(f"The spool for mails is full: {e}") from None
+        except OSError as e:
+            raise generic(f"The spool for mails cannot be written: {e.strerror or e}") from None
+        self._pump()
+        return added
+
+    # Sending
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _pump(self) -> None:
+        """Begin what may begin; come again when more may."""
+        if not self._running:
+            return
+        self._stop_timer()
+        # A server that did not answer is tried with one mail.
+        while len(self._flying) < (1 if self._server_failures else self._parallel):
+            now = self._now()
+            while self._begun and self._begun[0] <= now - MINUTE:
+                self._begun.popleft()
+            if now < self._pause_until or len(self._begun) >= self._per_minute:
+                break
+            envelope = next(
+                (e for e in self.spool.waiting.values() if e.next_try <= now and e.key not in self._flying), None
+            )
+            if envelope is None:
+                break
+            self._begun.append(now)
+            flying: Deferred[None] = Deferred.fromCoroutine(self._attempt(envelope))
+            if not flying.called:
+                self._flying[envelope.key] = flying
+            flying.addErrback(self._broken, envelope)
+            flying.addCallback(self._landed, envelope.key)
+        if len(self.spool.waiting) > len(self._flying):
+            self._timer = self._reactor.callLater(
+                LOOK if len(self._flying) else min(LOOK, self._until_next()), self._pump
+            )
+
+    def _until_next(self) -> float:
+        now = self._now()
+        soonest = min((e.next_try for e in self.spool.waiting.values()), default=now)
+        if len(self._begun) >= self._per_minute:
+            soonest = max(soonest, self._begun[0] + MINUTE)
+        return max(0.1, (max(soonest, self._pause_until) - now) / 1000)
+
+    def _landed(self, result: Any, key: str) -> None:
+        if self._flying.pop(key, None) is not None:
+            self._pump()
+
+    def _broken(self, failure: Any, envelope: Envelope) -> None:
+        if failure.check(CancelledError) is None:
+            self._log.failure("[Mail.Smtp] mail {key} failed", failure, key=envelope.key)
+            self._later(envelope)
+
+    async def _attempt(self, envelope: Envelope) -> None:
+        if self._now() - envelope.sent_at > self._max_age:
+            self._end(envelope, "Expired", "was not taken for too long, given up")
+            return
+        try:
+            recipient = await self._recipient(envelope)
+            wanted = not envelope.login or await self._within(
+                self.is_wanted(envelope.template, envelope.edge_id, envelope.login, envelope.since)
+            )
+        except Exception as e:
+            self._log.warn(
+                "[Mail.Smtp] mail {key} waits: {e}", key=envelope.key, e=short(f"{type(e).__name__}: {e}", 200)
+            )
+            self._later(envelope)
+            return
+        if not wanted:
+            self._end(envelope, "Outdated", "has no reason any more, not sent")
+            return
+        if recipient is None:
+            self._end(envelope, "Dropped", "has no reader with an address and rights, not sent")
+            return
+        try:
+            to = address(recipient.address)
+            message = self._message(envelope, recipient, to)
+        except BadAddress as e:
+            self._end(envelope, "Dropped", f"cannot be sent: the address {e}")
+            return
+        await self._deliver(envelope, to, message)
+
+    async def _within(self, question: Awaitable[Any]) -> Any:
+        waiting: Deferred[Any] = Deferred.fromCoroutine(question)  # type: ignore[arg-type]
+        return await waiting.addTimeout(QUESTION_SECONDS, self._reactor)
+
+    async def _recipient(self, envelope: Envelope) -> MailRecipient | None:
+        if envelope.address:
+            return MailRecipient(login="", address=envelope.address)
+        found: MailRecipient | None = await self._within(
+            self._directory.mail_recipient(envelope.login, envelope.edge_id or None)
+        )
+        return found
+
+    def _message(self, envelope: Envelope, recipient: MailRecipient, to: str) -> bytes:
+        edge = self._edge(envelope.edge_id) if envelope.edge_id else None
+        version = "" if edge is None else str(edge.version)
+        facts = Facts(
+            now=envelope.sent_at,
+            login=recipient.login,
+            firstname=recipient.firstname,
+            lastname=recipient.lastname,
+            language=recipient.language,
+            timezone=recipient.timezone,
+            edge_id=envelope.edge_id,
+            edge_name="" if edge is None else edge.comment or "",
+            producttype="" if edge is None else edge.producttype,
+            version="" if version == "0.0.0" else version,
+            lastmessage=None if edge is None else edge.lastmessage,
+            since=envelope.since,
+            delay=envelope.delay,
+            state=envelope.state,
+            **envelope.facts,
+        )
+        return compose(
+            self._templates.render(envelope.template, facts),
+            self._sender,
+            to,
+            recipient_name=f"{recipient.firstname} {recipient.lastname}",
+            key=envelope.key,
+            template=envelope.template,
+            edge_id=envelope.edge_id,
+            thread=f"{envelope.template} {envelope.edge_id} {envelope.since}",
+            date=envelope.sent_at,
+        )
+
+    async def _deliver(self, envelope: Envelope, to: str, message: bytes) -> None:
+        if self._dry_run:
+            self._accepted(envelope)
+            return
+        try:
+            await self._delivery.deliver(
+                self._sender.envelope or self._sender.address, to, message, lambda: self._accepted(envelope)
+            )
+        except Refused as e:
+            self._server_answers()
+            if e.permanent:
+                self._end(envelope, "Failed", f"was refused for good: {e}", is_error=True)
+            else:
+                self._log.warn("[Mail.Smtp] mail {key} is refused for now: {e}", key=envelope.key, e=str(e))
+                self._later(envelope)
+        except Unreachable as e:
+            if envelope.key in self.spool.waiting:
+                self._server_fails(str(e))
+                self._delayed.add(envelope.key)
+                self._later(envelope)
+
+    def _accepted(self, envelope: Envelope) -> None:
+        """In the moment of the server's word: first of all it is never sent again."""
+        self.spool.done(envelope)
+        self.counts["Sent"] += 1
+        self._server_answers()
+        self._delayed.discard(envelope.key)
+        self._log.info(
+            "[Mail.Smtp] mail {key} sent{how}: {template} {edge} to {login!r}",
+            key=envelope.key,
+            how=" (dry run)" if self._dry_run else "",
+            template=envelope.template,
+            edge=envelope.edge_id,
+            login=envelope.login or "an operator",
+        )
+        if envelope.login:
+            self.on_delivered(envelope.template, envelope.edge_id, envelope.login, envelope.sent_at)
+
+    def _end(self, envelope: Envelope, count: str, what: str, *, is_error: bool = False) -> None:
+        self.spool.done(envelope)
+        self._delayed.discard(envelope.key)
+        self.counts[count] += 1
+        (self._log.error if is_error else self._log.warn)(
+            "[Mail.Smtp] mail {key} ({template} {edge} to {login!r}) {what}",
+            key=envelope.key,
+            template=envelope.template,
+            edge=envelope.edge_id,
+            login=envelope.login or "an operator",
+            what=what,
+        )
+
+    def _later(self, envelope: Envelope) -> None:
+        minutes = RETRY_MINUTES[min(envelope.tries, len(RETRY_MINUTES) - 1)]
+        envelope.tries += 1
+        envelope.next_try = self._now() + minutes * MINUTE
+        self.counts["Retries"] += 1
+        self.spool.again(envelope)
+
+    def _server_fails(self, reason: str) -> None:
+        now = self._now()
+        minutes = SERVER_MINUTES[min(self._server_failures, len(SERVER_MINUTES) - 1)]
+        self._server_failures += 1
+        self._failing_since = self._failing_since or now
+        self._pause_until = now + minutes * MINUTE
+        self.problem = f"the mail server {self._delivery.server} cannot be used: {reason}"
+        if self._server_failures == 1 or self._server_failures % 12 == 0:
+            self._log.error("[Mail.Smtp] {problem}; {n} mails wait", problem=self.problem, n=len(self.spool.waiting))
+
+    def _server_answers(self) -> None:
+        if not self._server_failures:
+            return
+        self._log.info("[Mail.Smtp] the mail server answers again; {n} mails wait", n=len(self.spool.waiting))
+        self._server_failures = self._failing_since = self._pause_until = 0
+        self.problem = None
+        for key in self._delayed:
+            envelope = self.spool.waiting.get(key)
+            if envelope is not None and envelope.tries < RELEASED:
+                envelope.next_try = 0
+        self._delayed.clear()
+
+    # What it does
+
+    def health(self) -> list[str]:
+        failing = self._failing_since and self._now() - self._failing_since > FAILING
+        return [self.problem] if failing and self.problem else []
+
+    def debug_log(self) -> str | None:
+        if not self.spool.waiting:
+            return None
+        return f"[Mail.Smtp] Waiting: {len(self.spool.waiting)}, Sent: {self.counts['Sent']}"
+
+    def debug_metrics(self) -> Mapping[str, int | float]:
+        return {
+            **{f"Mail.Smtp/{name}": number for name, number in self.counts.items()},
+            "Mail.Smtp/Waiting": len(self.spool.waiting),
+            "Mail.Smtp/OldestAge": self.spool.oldest_age() / 1000,
+            "Mail.Smtp/ServerFailures": self._server_failures,
+            "Mail.Smtp/Unreadable": self.spool.unreadable,
+        }

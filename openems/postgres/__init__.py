@@ -1,0 +1,1 @@
+"""PostgreSQL for Twisted: sessions, a pool, LISTEN. Knows nothing of OpenEMS."""
