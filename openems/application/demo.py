@@ -50,7 +50,7 @@ def prepare(
     """
     from openems.backend.metadata.file.demo import create_demo_file
     from openems.backend.metadata.file.storage import write_atomically
-    from openems.backend.metadata.password import hash_password
+    from openems.backend.metadata.password import hash_password, verify_password
 
     state_dir.mkdir(parents=True, exist_ok=True)
     path = state_dir / "metadata.json"
@@ -67,8 +67,10 @@ def prepare(
         if name not in known:
             known[name] = {"comment": f"Demo {name}", "apikey": new_secret()}
             changed = True
-    if admin_password is not None:
-        body["users"]["admin"]["passwordHash"] = hash_password(admin_password)
+    admin = body["users"]["admin"]
+    # The same password again is no new one: its sessions go on.
+    if admin_password is not None and not verify_password(admin.get("passwordHash", ""), admin_password):
+        admin["passwordHash"] = hash_password(admin_password)
         changed = True
     if changed:
         write_atomically(str(path), json.dumps(body, indent=2, ensure_ascii=False).encode() + b"\n")

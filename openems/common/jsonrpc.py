@@ -121,6 +121,9 @@ def parse(text: bytes | str) -> Message:
         return _classify(envelope, data)
     except OpenemsError as e:
         raise Malformed(e) from None
+    except ValueError as e:
+        # A member that was skipped at first is no JSON after all, as a text with half a surrogate pair.
+        raise Malformed(OpenemsError(errors.JSON_PARSE_FAILED, str(e), _excerpt(data))) from None
 
 
 def request_of(raw: Raw | bytes, *, id_optional: bool = False) -> Request:

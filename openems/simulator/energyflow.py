@@ -128,6 +128,11 @@ class Household:
         }
         for name, energy in self._energy.items():
             values[f"_sum/{name}"] = int(energy)
+        values["meter0/ActiveProductionEnergy"] = int(self._energy["GridBuyActiveEnergy"])
+        values["meter0/ActiveConsumptionEnergy"] = int(self._energy["GridSellActiveEnergy"])
+        values["meter1/ActiveProductionEnergy"] = int(self._energy["ProductionActiveEnergy"])
+        values["ess0/ActiveChargeEnergy"] = int(self._energy["EssDcChargeEnergy"])
+        values["ess0/ActiveDischargeEnergy"] = int(self._energy["EssDcDischargeEnergy"])
         values["_sum/EssActiveChargeEnergy"] = int(self._energy["EssDcChargeEnergy"])
         values["_sum/EssActiveDischargeEnergy"] = int(self._energy["EssDcDischargeEnergy"])
         return values

@@ -123,3 +123,6 @@ class TestPrepare(SynchronousTestCase):
         self.assertNotEqual((state / "metadata.json").read_text(), before)
         self.assertEqual([f for f in check_metadata(str(state / "metadata.json")) if f.startswith("error")], [])
         self.assertEqual(list(self.prepare(state, None, 1).edges), ["edge0"])
+        text = (state / "metadata.json").read_text()
+        self.prepare(state, "two password", 1)
+        self.assertEqual((state / "metadata.json").read_text(), text, "the same password ends no session")

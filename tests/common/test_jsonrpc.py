@@ -253,3 +253,11 @@ class Writing(SynchronousTestCase):
         self.assertEqual(errors.short("test to short string", 5), "te...")
         self.assertEqual(errors.short("x" * 97, 100), "x" * 97)
         self.assertEqual(errors.short("x" * 98, 100), "x" * 97 + "...")
+
+
+class FoundByFuzzing(SynchronousTestCase):
+    """Inputs of tests/fuzz that once got out of the border as another exception."""
+
+    def test_half_a_surrogate_pair_in_an_id(self) -> None:
+        with self.assertRaises(jsonrpc.Malformed):
+            jsonrpc.parse(b'{"id":"b514f626-d5ae-4979-99c6-a2b4bf4e\\udb71","error":{"code":1,"message":"m"}}')
