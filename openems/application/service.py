@@ -16,6 +16,7 @@ from twisted.python.usage import UsageError
 
 from openems.application import config, felix
 from openems.application.config import BadConfiguration, Configuration
+from openems.application.descriptors import raise_limit
 from openems.application.selftest import self_test
 from openems.application.systemd import Systemd
 
@@ -142,6 +143,7 @@ class BackendService(SignalledService):
     async def begin(self) -> None:
         for note in self._notes:
             self._log.warn("{note}", note=note)
+        self._log.info("{files} files may be open at once", files=raise_limit())
         await self_test(self.reactor)
         await self._backend.start()
         await self._backend.listening()
@@ -152,6 +154,13 @@ class BackendService(SignalledService):
         await self._backend.stop()
 
 
+def steady(reactor: Any) -> None:
+    """Lets the reactor measure time by a clock that nobody sets. By its own, which is that of the wall, a step forward
+    ends every wait at once and drops every connection as silent; a step back stops all timers for as long."""
+    if not reactor.running and not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic
+
+
 def now_milliseconds() -> int:
     return time.time_ns() // 1_000_000
 
@@ -159,6 +168,7 @@ def now_milliseconds() -> int:
 def makeService(options: Options) -> BackendService:
     from twisted.internet import reactor
 
+    steady(reactor)
     try:
         configuration, notes = options.configuration()
     except BadConfiguration as e:

@@ -66,12 +66,13 @@ class SimulatorService(SignalledService):
 def makeService(options: Options) -> SimulatorService:
     from twisted.internet import reactor
 
-    from openems.application.service import now_milliseconds
+    from openems.application.service import now_milliseconds, steady
 
     if options["fleet"] is None:
         raise UsageError("--fleet FILE is needed")
     if not available():
         raise UsageError("the simulator is not part of this installation")
+    steady(reactor)
     try:
         apikeys = read_fleet(options["fleet"])
     except BadConfiguration as e:

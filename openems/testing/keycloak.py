@@ -89,6 +89,7 @@ class FakeKeycloak:
     def pump(self) -> None:
         for _ in range(5):
             self.agent.flush()
+            self.clock.advance(0)
 
     def advance(self, seconds: float, step: float = 0.5) -> None:
         self.pump()

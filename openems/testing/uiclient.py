@@ -49,6 +49,10 @@ class UiClient:
     def connected(self) -> bool:
         return self._client.connection is not None
 
+    @property
+    def connection(self) -> Connection | None:
+        return self._client.connection
+
     async def request(self, method: str, params: dict[str, Any] | None = None, timeout: float = 20.0) -> Any:
         """The decoded ``result``. Raises :class:`OpenemsError`."""
         connection = self._client.connection

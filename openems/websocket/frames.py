@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from autobahn.websocket import protocol as _protocol
 from autobahn.websocket.protocol import WebSocketProtocol
 from websockets.speedups import apply_mask
 
@@ -19,8 +20,14 @@ from openems.websocket.traffic import Traffic
 
 _OPEN = WebSocketProtocol.STATE_OPEN
 _FINAL_TEXT = 0x81
+#: A message of more fragments than this must bring so many bytes with each, on the average.
+MANY_FRAGMENTS, LEAST_FRAGMENT = 1024, 32
 #: Twisted pauses a producer when this much waits in the transport's buffer.
 _TRANSPORT_BUFFER = 64 * 1024
+
+
+# At each connection Autobahn makes a text of all its options, for a log line that nobody sees: half the cost of one.
+_protocol.pformat = lambda _: ""  # type: ignore[assignment, attr-defined, misc]
 
 
 class SilentLog:
@@ -46,6 +53,7 @@ class FastFrames:
     data: bytes
     inside_message: bool
     current_frame: Any
+    current_frame_masker: Any
     transport: Any
     last_pong: float
     factory: Any
@@ -58,6 +66,9 @@ class FastFrames:
     reading_paused = False
     _paused = False
     _sent_while_paused = 0
+    _fragments = 0
+    failedByMe: bool
+    message_data_total_length: int
     #: The beginning of a frame whose rest has not come yet.
     _tail = b""
 
@@ -66,6 +77,15 @@ class FastFrames:
 
     def dataReceived(self, data: bytes) -> None:
         self.traffic.received_bytes += len(data)
+        if self.state == _OPEN:
+            # On a connection that is never silent Autobahn would never come to the end of what it has.
+            if self.current_frame is not None:
+                missing = self.current_frame.length - self.current_frame_masker.pointer()
+                if not self.data and missing < len(data):
+                    self._dataReceived(data[:missing])  # type: ignore[attr-defined]
+                    data = data[missing:]
+            elif self.data and not self.inside_message:
+                data, self.data = self.data + data, b""
         joined = bool(self._tail)
         if joined:
             data, self._tail = self._tail + data, b""
@@ -116,9 +136,22 @@ class FastFrames:
         if not isBinary:
             self.text_received(payload)
 
+    def onMessageBegin(self, isBinary: bool) -> None:
+        self._fragments = 0
+        super().onMessageBegin(isBinary)  # type: ignore[misc]
+
+    def onMessageFrameBegin(self, length: int) -> None:
+        self._fragments += 1
+        few = self._fragments <= MANY_FRAGMENTS
+        if not few and self.message_data_total_length < self._fragments * LEAST_FRAGMENT and not self.failedByMe:
+            # Each costs as much as a message, however short it is: no more of them are looked at.
+            self._fail_connection(1009, "too many fragments")  # type: ignore[attr-defined]
+            self.dropConnection(abort=False)  # type: ignore[attr-defined]
+        super().onMessageFrameBegin(length)  # type: ignore[misc]
+
     def onMessageEnd(self) -> None:
         # Autobahn makes a Deferred for each message here; ours needs none.
-        if not self.failedByMe:  # type: ignore[attr-defined]
+        if not self.failedByMe:
             payload = b"".join(self.message_data)  # type: ignore[attr-defined, has-type]
             self.onMessage(payload, self.message_is_binary)  # type: ignore[attr-defined]
         self.message_data = None

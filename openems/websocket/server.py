@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -48,6 +48,9 @@ class ServerProtocol(FastFrames, WebSocketServerProtocol):  # type: ignore[misc]
             upgrade = handshake.parse_upgrade(head)
         except handshake.BadHandshake as e:
             self._refuse(str(e))
+            return
+        if not self.server.admits(upgrade.headers):
+            self._refuse("not admitted")
             return
         date = datetimeToString().decode()  # type: ignore[no-untyped-call]
         self.transport.write(handshake.accept(upgrade, date))
@@ -135,9 +138,12 @@ class WebSocketServer:
         send_limit: int = SEND_LIMIT,
         observe: Callable[[str, float], None] | None = None,
         proxies: TrustedProxies | None = None,
+        admits: Callable[[Mapping[str, str]], bool] = lambda headers: True,
     ) -> None:
         self.name = name
         self.proxies = proxies or TrustedProxies()
+        #: Told the handshake's headers; False: it is refused.
+        self.admits = admits
         self.reactor = reactor
         self.send_limit = send_limit
         self.observe = observe
@@ -219,22 +225,24 @@ class WebSocketServer:
     @property
     def running(self) -> int:
         """Requests of peers under way."""
-        return sum(connection.running for connection in self.connections)
+        return sum([connection.running for connection in self.connections])
 
-    @property
-    def pending(self) -> int:
-        """Requests sent to peers that are not answered yet."""
-        return sum(connection.pending for connection in self.connections)
-
-    @property
-    def waiting(self) -> list[int]:
-        """Bytes that wait for each of the readers that are too slow just now."""
-        return [waiting for connection in self.connections if (waiting := connection.waiting)]
+    def load(self) -> tuple[int, int, list[int]]:
+        """Requests of peers under way; requests sent to peers that are not answered yet; bytes that wait for each of
+        the readers that are too slow just now."""
+        running = pending = 0
+        waiting = []
+        for connection in self.connections:
+            running += connection.running
+            pending += connection.pending
+            if bytes_ := connection.waiting:
+                waiting.append(bytes_)
+        return running, pending, waiting
 
     def pool(self, component_id: str) -> dict[str, int | float]:
         """The five numbers of a pool of workers (core.md 5.2), which here are requests: as many may be under way as
         the bound on each connection allows, none waits."""
-        most = MAX_RUNNING * len(self.connections)
+        most = MAX_RUNNING * max(1, len(self.connections))
         running = self.running
         return {
             f"{component_id}/PoolSize": most,

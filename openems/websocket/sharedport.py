@@ -22,12 +22,12 @@ def share(port: int, interface: str) -> socket.socket:
 
 
 def reserve(port: int, interface: str) -> socket.socket:
-    """Like :func:`share`, for the first of the family: fails also where somebody shares the port already.
+    """Like :func:`share`, for the first of the family: fails also where another family listens already.
 
     Raises CannotListenError.
     """
     if port:
-        # Without SO_REUSEPORT this fails for whatever else is there, another family that shares it included.
+        # Without SO_REUSEPORT this fails for whoever listens there, those that would share it included.
         _bound(port, interface, shared=False).close()
     return _bound(port, interface, shared=True)
 
