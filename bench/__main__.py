@@ -30,9 +30,15 @@ LOAD_CPUS = set(CPUS[1:]) or SERVER_CPU
 Options = argparse.Namespace
 
 
+def _place(applications: int) -> dict[str, Any]:
+    """Where the server runs: on one processor; with edge applications on all, beside the load."""
+    return {"cpus": None, "applications": applications} if applications else {"cpus": SERVER_CPU}
+
+
 def _ingest_run(kind: str, options: Options, **server: Any) -> dict[str, Any]:
     """One run: ``messages_per_cpu_second`` of the server, proven by an answer to each edge after its last message."""
-    with Server(kind, cpus=SERVER_CPU, edges=options.edges, **server) as running:
+    applications = options.through_applications if kind == "backend" else 0
+    with Server(kind, **_place(applications), edges=options.edges, **server) as running:
         generator = Generator(
             "ingest",
             LOAD_CPUS,
@@ -58,10 +64,23 @@ def _ingest_run(kind: str, options: Options, **server: Any) -> dict[str, Any]:
     figures["server_cpu_seconds"] = round(cpu, 3)
     figures["messages_per_cpu_second"] = round(figures["messages"] / cpu)
     figures["rss_bytes"] = after["rss_bytes"]
+    figures["applications"] = _applications(before, after)
     figures["metrics"] = after.get("metrics", {})
     if kind == "backend" and figures["metrics"]["edgewebsocket0/Messages"] < figures["messages"]:
         raise RuntimeError(f"messages were lost: {figures}")
     return figures
+
+
+def _applications(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What each edge application took, and what they lost; nothing without any."""
+    if "applications_cpu_seconds" not in after:
+        return {}
+    pairs = zip(before["applications_cpu_seconds"], after["applications_cpu_seconds"], strict=True)
+    return {
+        "applications_cpu_seconds": [round(late - early, 2) for early, late in pairs],
+        "applications_rss_bytes": after["applications_rss_bytes"],
+        "applications_dropped": after["metrics"]["edgeapplications0/DroppedMessages"],
+    }
 
 
 def _stored(path: Path) -> int:
@@ -78,10 +97,12 @@ def _all_answered(figures: dict[str, Any]) -> None:
 
 def ingest(options: Options) -> dict[str, Any]:
     """Edge to cache, history off, beside the bare limit, in turns."""
-    bare, ours = [], []
+    bare, ours, applications = [], [], {}
     for _ in range(options.rounds):
         bare.append(_ingest_run("bare", options)["messages_per_cpu_second"])
-        ours.append(_ingest_run("backend", options, profile=options.profile)["messages_per_cpu_second"])
+        run = _ingest_run("backend", options, profile=options.profile)
+        ours.append(run["messages_per_cpu_second"])
+        applications = run["applications"]
     return {
         "ratio": round(statistics.median(ours) / statistics.median(bare), 3),
         "backend_messages_per_cpu_second": round(statistics.median(ours)),
@@ -89,6 +110,7 @@ def ingest(options: Options) -> dict[str, Any]:
         "ratios_of_rounds": [round(a / b, 3) for a, b in zip(ours, bare, strict=True)],
         "edges": options.edges,
         "values_per_message": options.values,
+        **applications,
     }
 
 
@@ -133,7 +155,8 @@ def idle(options: Options) -> dict[str, Any]:
 
 
 def _watched(options: Options, edges: int, watchers: int, watched: int) -> dict[str, Any]:
-    with Server("backend", cpus=SERVER_CPU, edges=edges, profile=options.profile) as server:
+    place = _place(options.through_applications)
+    with Server("backend", **place, edges=edges, profile=options.profile) as server:
         generator = Generator(
             "hold", LOAD_CPUS, port=server.ports["edge"], edges=edges, values=25, seconds=options.seconds
         )
@@ -144,7 +167,10 @@ def _watched(options: Options, edges: int, watchers: int, watched: int) -> dict[
             names = [f"edge{n}" for n in range(0, step * watched, step)]
             command = [sys.executable, "-m", "bench.watchers", str(server.ports["ui.websocket"]), str(watchers)]
             viewer = subprocess.Popen(
-                [*command, str(options.seconds + 1), *names], stdout=subprocess.PIPE, text=True, cwd=ROOT
+                [*command, str(options.seconds + 1), *names, f"--settle={options.settle}"],
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
             )
             os.sched_setaffinity(viewer.pid, LOAD_CPUS)
             assert viewer.stdout is not None
@@ -175,6 +201,7 @@ def _watched(options: Options, edges: int, watchers: int, watched: int) -> dict[
         "server_cpu_seconds": round(after["cpu_seconds"] - before["cpu_seconds"], 3),
         "rss_bytes": after["rss_bytes"],
         "seconds": figures["seconds"],
+        **_applications(before, after),
     }
 
 
@@ -217,6 +244,48 @@ def history(options: Options) -> dict[str, Any]:
     return measure(edges=options.edges, days=options.days, rounds=options.rounds)
 
 
+def b2b_rest(options: Options) -> dict[str, Any]:
+    """REST, 10 edges with 20 channels, beside a bare Klein resource that returns the same bytes, in turns."""
+    from bench.b2b import rest
+
+    return rest(options.seconds, options.rounds)
+
+
+def b2b_websocket(options: Options) -> dict[str, Any]:
+    """Subscribers of 50 edges with 10 channels: all the same, then each another."""
+    from bench.b2b import websocket
+
+    return websocket(options.seconds, options.watchers)
+
+
+def metrics(options: Options) -> dict[str, Any]:
+    """What a scrape takes of the reactor while all edges are connected (fake links)."""
+    from bench.metrics import measure
+
+    return measure(edges=options.edges, rounds=options.rounds)
+
+
+def tokens(options: Options) -> dict[str, Any]:
+    """Access tokens of Keycloak verified, beside bare PyJWT, in turns; and all of them at once."""
+    from bench.tokens import measure
+
+    return measure(tokens=options.messages, rounds=options.rounds)
+
+
+def alerting(options: Options) -> dict[str, Any]:
+    """Alerting's scan of a fleet that is offline, beside the bare questions; then all mails, all faults."""
+    from bench.alerting import measure
+
+    return measure(edges=options.edges, users=2)
+
+
+def influx(options: Options) -> dict[str, Any]:
+    """InfluxDB 2: writing beside pre-made batches, a day and a year of history beside the bare queries."""
+    from bench.influx import measure
+
+    return measure(messages=options.messages, values=options.values, rounds=options.rounds)
+
+
 #: Name -> what to run, and the options that differ from the usual ones.
 BENCHMARKS: dict[str, tuple[Callable[[Options], dict[str, Any]], dict[str, Any]]] = {
     "ingest": (ingest, {}),
@@ -226,7 +295,15 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], dict[str, Any]], dict[str, Any]]
     "fanout": (fanout, {"watchers": 500}),
     "storm": (storm, {"edges": 2000}),
     "history": (history, {"edges": 20, "rounds": 20}),
+    "influx": (influx, {"messages": 10_000, "values": 25, "rounds": 5}),
+    "alerting": (alerting, {"edges": 10_000}),
+    "metrics": (metrics, {"edges": 10_000, "rounds": 20}),
+    "b2b-rest": (b2b_rest, {"seconds": 4.0}),
+    "tokens": (tokens, {"messages": 5000, "rounds": 5}),
+    "b2b-websocket": (b2b_websocket, {"watchers": 200}),
 }
+#: Those that can go through edge applications.
+THROUGH = frozenset({"ingest", "hold"})
 USUAL = {"edges": 100, "values": 120, "messages": 100_000, "seconds": 10.0, "rounds": 3, "watchers": 20, "days": 365}
 
 
@@ -265,6 +342,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name", choices=BENCHMARKS)
     for name, value in USUAL.items():
         parser.add_argument(f"--{name}", type=type(value))
+    parser.add_argument(
+        "--through-applications",
+        type=int,
+        default=0,
+        metavar="N",
+        help=f"edges come through N edge applications, on all processors ({', '.join(sorted(THROUGH))})",
+    )
+    parser.add_argument(
+        "--settle",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="hold, fanout: latencies are measured after S seconds; at the start every edge sends all its values",
+    )
     parser.add_argument("--record", action="store_true", help="append a row to docs/performance.md")
     parser.add_argument("--profile", metavar="FILE", help="cProfile of the backend; slows it down")
     options = parser.parse_args(arguments)
@@ -275,6 +366,8 @@ def main(arguments: list[str]) -> int:
     for name in USUAL:
         if getattr(options, name) <= 0:
             parser.error(f"--{name} must be more than 0")
+    if options.through_applications and options.name not in THROUGH:
+        parser.error("--through-applications is for " + ", ".join(sorted(THROUGH)))
     words = [word for word in arguments if word != "--record"]
     try:
         result = {"name": options.name, **run(options), "command": "./dev bench " + " ".join(words)}

@@ -34,8 +34,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def configuration(folder: Path, edges: int, history: str) -> str:
-    """TOML of a backend for ``edges`` edges, apikeys ``apikey0`` and so on; any login is taken."""
+def configuration(folder: Path, edges: int, history: str, applications: int = 0) -> str:
+    """TOML of a backend for ``edges`` edges, apikeys ``apikey0`` and so on; any login is taken. ``applications``: edge
+    applications that the edges come through, processes of their own."""
     from openems.application import config
 
     metadata = {
@@ -50,7 +51,7 @@ def configuration(folder: Path, edges: int, history: str) -> str:
     sections: dict[str, Any] = {
         "backend": {"stateDir": str(folder), "interface": "127.0.0.1"},
         "health": {"enabled": False},
-        "edge": {"port": free_port()},
+        "edge": {"port": free_port(), "processes": applications},
         "ui.websocket": {"port": free_port()},
         "metadata.file": {"path": str(path), "singleUser": True},
     }
@@ -100,8 +101,10 @@ async def serve(options: argparse.Namespace) -> None:
     else:
         from openems.application import config
         from openems.application.backend import Backend
+        from openems.application.descriptors import raise_limit
 
-        text = configuration(Path(options.folder), options.edges, options.history)
+        raise_limit()
+        text = configuration(Path(options.folder), options.edges, options.history, options.applications)
         parsed = config.parse(text, "the benchmark")
         backend = Backend(
             parsed[0] if isinstance(parsed, tuple) else parsed,
@@ -122,6 +125,13 @@ async def serve(options: argparse.Namespace) -> None:
             answer["metrics"] = dict(backend.edge_manager.debug_metrics())
             for provider in backend.timedata:
                 answer["metrics"].update(provider.debug_metrics())
+            if backend.edge_processes is not None:
+                answer["metrics"].update(backend.edge_processes.debug_metrics())
+                children = [usage(child.transport.pid) for child in backend.edge_processes.children]
+                answer["applications_cpu_seconds"] = [cpu for cpu, _ in children]
+                answer["applications_rss_bytes"] = [size for _, size in children]
+                answer["cpu_seconds"] += sum(answer["applications_cpu_seconds"])
+                answer["rss_bytes"] += sum(answer["applications_rss_bytes"])
         return answer
 
     control = Control(figures, options.profile)
@@ -129,8 +139,15 @@ async def serve(options: argparse.Namespace) -> None:
     control.say(ports)
 
 
-def rss() -> int:
-    with open("/proc/self/statm") as statm:
+def usage(pid: int) -> tuple[float, int]:
+    """CPU seconds and resident bytes of another process."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), rss(pid)
+
+
+def rss(pid: int | str = "self") -> int:
+    with open(f"/proc/{pid}/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
@@ -139,6 +156,7 @@ def main() -> None:
     parser.add_argument("kind", choices=("bare", "backend"))
     parser.add_argument("--edges", type=int, default=100)
     parser.add_argument("--history", choices=("off", "sqlite"), default="off")
+    parser.add_argument("--applications", type=int, default=0)
     parser.add_argument("--folder", default=".")
     parser.add_argument("--profile")
     options = parser.parse_args()

@@ -29,10 +29,13 @@ CHANNELS = ["_sum/BenchSentAt", *(f"meter0/BenchChannel{n}" for n in range(10))]
 
 
 class Watcher:
-    """``ages``: microseconds from the edge's clock to the arrival here; ``seen``: different values."""
+    """``pushes``: different values that came; ``ages``: microseconds from the edge's clock to the arrival, of those
+    that came after ``settled`` (microseconds)."""
 
     def __init__(self, port: int, edge_id: str) -> None:
         self.edge_id = edge_id
+        self.pushes = 0
+        self.settled = 0
         self.ages: list[int] = []
         self.last = 0
         self._client = ReconnectingClient(
@@ -73,7 +76,9 @@ class Watcher:
         sent_at = orjson.loads(text)["params"]["payload"]["params"].get("_sum/BenchSentAt")
         if sent_at and sent_at != self.last:
             self.last = sent_at
-            self.ages.append(arrived - sent_at)
+            self.pushes += 1
+            if arrived >= self.settled:
+                self.ages.append(arrived - sent_at)
         return True
 
     async def request(self, request: Request) -> None:
@@ -97,6 +102,9 @@ async def measure(options: argparse.Namespace) -> None:
     for begin in range(0, len(watchers), 50):
         some = watchers[begin : begin + 50]
         await gatherResults([Deferred.fromCoroutine(watcher.watch()) for watcher in some])
+    settled = int((time.time() + options.settle) * 1_000_000)
+    for watcher in watchers:
+        watcher.settled = settled
     print("ready", flush=True)
     await deferLater(reactor, options.seconds)
     ages = sorted(age for watcher in watchers for age in watcher.ages)
@@ -104,8 +112,8 @@ async def measure(options: argparse.Namespace) -> None:
         json.dumps(
             {
                 "watchers": len(watchers),
-                "pushes": len(ages),
-                "fewest_pushes_of_a_watcher": min(len(watcher.ages) for watcher in watchers),
+                "pushes": sum(watcher.pushes for watcher in watchers),
+                "fewest_pushes_of_a_watcher": min(watcher.pushes for watcher in watchers),
                 "p50_ms": percentile(ages, 0.5),
                 "p99_ms": percentile(ages, 0.99),
                 "max_ms": percentile(ages, 1.0),
@@ -123,6 +131,7 @@ def main() -> None:
     parser.add_argument("watchers", type=int)
     parser.add_argument("seconds", type=float)
     parser.add_argument("edges", nargs="+")
+    parser.add_argument("--settle", type=float, default=0.0, help="seconds whose pushes are counted, not measured")
     options = parser.parse_args()
 
     def failed(failure: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import urllib.request
 from pathlib import Path
 
-from services.framework import Running, Service, ServiceError, apt, free_port
+from services.framework import Running, Service, ServiceError, apt, end, free_port
 
 PROGRAM = Path("/usr/bin/influxd")
 CONFIGURATION = """\
@@ -50,6 +50,8 @@ class Influxdb1(Service):
 
     def resume(self, running: Running) -> None:
         """Starts the instance that a signal or :func:`~services.framework.end` ended, on its port with its data."""
+        for process in running._processes:
+            end(process)
         running._processes.clear()
         running.spawn([PROGRAM, "-config", running.directory / "influxdb.conf"])
         running.wait_until(lambda: pings(running.info["url"]))

@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from services.framework import Running, Service, ServiceError, apt, free_port, run
+from services.framework import Running, Service, ServiceError, apt, end, free_port, run
 
 VERSION = "2.7.12"
 MODULE = "github.com/influxdata/influxdb/v2"
@@ -136,6 +136,8 @@ class Influxdb2(Service):
 
     def resume(self, running: Running) -> None:
         """Starts the instance that a signal or :func:`~services.framework.end` ended, on its port with its data."""
+        for process in running._processes:
+            end(process)
         running._processes.clear()
         running.spawn(
             [self.folder() / "influxd"],

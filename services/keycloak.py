@@ -73,7 +73,8 @@ class Keycloak(Service):
         return running
 
     def resume(self, running: Running, seconds: float = START) -> None:
-        """Starts the instance that ``running.stop_processes`` or a signal ended, on its port with its data."""
+        """Starts the instance, or once more after a signal has ended it: on its port, with its data."""
+        running._processes[:] = [process for process in running._processes if process.poll() is None]
         running.spawn(
             [
                 running.directory / "keycloak" / "bin" / "kc.sh",
@@ -96,7 +97,7 @@ class Keycloak(Service):
 def answered(url: str) -> bool:
     """Whether it answers 200; while Keycloak starts, it is 503 or nothing."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as reply:  # noqa: S310 - an address of this module
+        with urllib.request.urlopen(url, timeout=5) as reply:
             return bool(reply.status == 200)
     except urllib.error.URLError:
         return False

@@ -7,7 +7,7 @@ import getpass
 import sys
 from collections.abc import Callable, Sequence
 
-from openems.application import config, felix
+from openems.application import config, felix, mail_command, timedata_command
 from openems.application.config import BadConfiguration
 
 
@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("convert-felix", _convert_felix, "Print a Felix configuration folder as TOML.")
     sub.add_argument("folder", metavar="DIR")
     command("config-docs", _config_docs, "Print the documentation of all sections and keys.")
+    timedata_command.add_to(commands)
+    mail_command.add_to(commands)
     sub = command("demo", _demo, "Start a backend and a simulated fleet on loopback; Ctrl-C stops both.")
     sub.add_argument("--offset", type=_offset, default=0, metavar="N", help="added to every port")
     sub.add_argument("--admin-password", metavar="P", help="of the login admin; else a random one, shown once")

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
@@ -23,7 +22,8 @@ from openems.application import VERSION, config
 from openems.application.config import BadConfiguration, Port, Section, Text
 from openems.application.descriptors import raise_limit
 from openems.application.health import Component, HealthPage
-from openems.application.service import SignalledService
+from openems.application.selftest import self_test
+from openems.application.service import SignalledService, steady
 from openems.application.systemd import Systemd
 from openems.backend.edgeapplication.application import BUFFER_BYTES, EdgeApplication
 from openems.backend.edgeapplication.counters import Status, registry
@@ -72,7 +72,7 @@ class Health(Section, frozen=True):
     """Pages for monitoring: `/` and `/health` (200 when everything works, else 503, with the state of each part as
     JSON), `/metrics` for Prometheus. Always there, unless switched off."""
 
-    enabled: bool = True
+    enabled: Annotated[bool, Meta(description="Serve these pages.")] = True
     port: Annotated[Port, Meta(description="HTTP port.")] = 8078
     interface: Annotated[str, Meta(description="Address to bind to.")] = "127.0.0.1"
 
@@ -128,16 +128,28 @@ def components(status: Status) -> dict[str, Component]:
     }
 
 
-class MetricsPage(Resource):
-    """``GET /metrics``, in the format the scraper asks for."""
+class Pages(Resource):
+    """``/`` and ``/health``: :class:`HealthPage`. ``/metrics``: the format the scraper asks for. Else 404."""
 
     isLeaf = True
 
-    def __init__(self, metrics: CollectorRegistry) -> None:
+    def __init__(self, status: Callable[[], Status]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._metrics = metrics
+        self._health = HealthPage(lambda: components(status()))
+        self._metrics = registry(status, VERSION)
 
-    def render_GET(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes:
+        path = request.path.partition(b"?")[0]
+        if path in (b"/", b"/health"):
+            return self._health.render(request)
+        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+        if path != b"/metrics":
+            request.setResponseCode(404)
+            return b"There are /health and /metrics.\n"
+        if request.method not in (b"GET", b"HEAD"):
+            request.setResponseCode(405)
+            request.setHeader(b"allow", b"GET, HEAD")
+            return b""
         encode, content_type = choose_encoder(request.getHeader("accept") or "")
         request.setHeader(b"content-type", content_type.encode())
         text: bytes = encode(self._metrics)
@@ -145,12 +157,7 @@ class MetricsPage(Resource):
 
 
 def site(status: Callable[[], Status]) -> Site:
-    page = HealthPage(lambda: components(status()))
-    root = Resource()  # type: ignore[no-untyped-call]
-    for name in (b"", b"health"):
-        root.putChild(name, page)  # type: ignore[no-untyped-call]
-    root.putChild(b"metrics", MetricsPage(registry(status, VERSION)))  # type: ignore[no-untyped-call]
-    made = Site(root, timeout=20)
+    made = Site(Pages(status), timeout=20)
     made.noisy = False
     made.displayTracebacks = False
     made.log = lambda request: None  # type: ignore[method-assign]
@@ -193,6 +200,7 @@ class EdgeApplicationService(SignalledService):
     async def begin(self) -> None:
         self._log.info("OpenEMS Backend Edge Application version [{version}] started", version=VERSION)
         self._log.info("{files} files may be open at once", files=raise_limit())
+        await self_test(self.reactor)
         health = self._configuration.health
         if health.enabled:
             self._health = self.reactor.listenTCP(
@@ -212,6 +220,7 @@ class EdgeApplicationService(SignalledService):
 def makeService(options: Options) -> EdgeApplicationService:
     from twisted.internet import reactor
 
+    steady(reactor)
     try:
         return EdgeApplicationService(options.configuration(), reactor)
     except BadConfiguration as e:

@@ -20,6 +20,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
 
 from openems.application.descriptors import raise_limit
+from openems.application.service import steady
 from openems.backend.edgeapplication.application import EdgeApplication
 from openems.backend.edgeapplication.processes import STATUS_INTERVAL, Settings
 
@@ -128,6 +129,7 @@ def main() -> None:
     globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
     from twisted.internet import reactor
 
+    steady(reactor)
     EdgeProcess(reactor).run()
 
 

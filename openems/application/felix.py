@@ -37,11 +37,23 @@ ELSEWHERE = {
 _PIDS = {
     "Edge.Manager": "edge.manager",
     "Ui.Websocket": "ui.websocket",
+    "Backend2Backend.Rest": "backend2backend.rest",
+    "Backend2Backend.Websocket": "backend2backend.websocket",
     "Metadata.File": "metadata.file",
     "Metadata.Dummy": "metadata.dummy",
+    "Metadata.Odoo": "metadata.odoo",
     "Timedata.Dummy": "timedata.dummy",
+    "Timedata.TimescaleDB": "timedata.timescaledb",
+    "Timedata.InfluxDB": "timedata.influxdb",
+    "Timedata.AggregatedInfluxDB": "timedata.aggregatedinfluxdb",
     "Core.JsonRpcRequestHandler": "core.jsonrpcrequesthandler",
     "Core.TimedataManager": "core.timedatamanager",
+    "Authentication.OAuth": "authentication.oauth",
+    "Authentication.OAuth.ClientConfig": "authentication.oauth.clientconfig",
+    "OAuthRegistry.Client": "oauthregistry.client",
+    "Alerting": "alerting",
+    "Simulator.Mailer": "simulator.mailer",
+    "Metrics.Prometheus": "metrics.prometheus",
 }
 _KEYS = {"timedata.ids": "ids"}
 _TYPES = "TILFDXSCB"
@@ -284,13 +296,17 @@ def convert(components: list[Component]) -> Import:
 
 
 def _base(pid: str) -> str:
-    """The section of one of several: ``Backend2Backend.Rest.4554...`` -> backend2backend.rest."""
+    """The section of one of several: ``Timedata.InfluxDB.4554...`` -> timedata.influxdb."""
     lower = pid.lower()
     return next((name for name in LATER if lower.startswith(name + ".")), lower)
 
 
 def _factory(pid: str) -> str | None:
-    return next((known for known in _PIDS if pid.startswith(known + ".") and KNOWN[_PIDS[known]].many), None)
+    return next((known for known in _PIDS if pid.startswith(known + ".") and _several(known)), None)
+
+
+def _several(pid: str) -> bool:
+    return pid == "Backend2Backend.Rest" or KNOWN[_PIDS[pid]].many
 
 
 def load(folder: str | Path) -> tuple[Configuration, list[str]]:

@@ -285,11 +285,11 @@ class IAlertingStore(Interface):
     """What alerting must know after a restart. A metadata provider may provide it; for one that does not, a file of
     alerting's own does. No I/O but in ``flush``: changes are written within a second or so."""
 
-    def pending_alerts() -> Mapping[str, Mapping[str, Any]]:
-        """Edge id -> what was kept for it."""
+    def pending_alerts() -> Mapping[str, Raw]:
+        """Edge id -> what was kept for it, JSON."""
 
-    def keep_pending_alert(edge_id: str, pending: Mapping[str, Any] | None) -> None:
-        """JSON values; None: nothing is pending any more."""
+    def keep_pending_alert(edge_id: str, pending: Raw | None) -> None:
+        """None: nothing is pending any more."""
 
     def set_last_notification(
         edge_id: str, user_login: str, *, offline: int | None = None, sum_state: int | None = None

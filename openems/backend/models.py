@@ -178,7 +178,7 @@ class PageRequest(msgspec.Struct, frozen=True, kw_only=True):
     order: list[OrderItem] | None = None
 
 
-class UserAlertingSettings(msgspec.Struct, frozen=True, kw_only=True):
+class UserAlertingSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Delays in minutes, 0 is off. The ``last_...`` stamps are epoch milliseconds of the last mail (alerting.md 5)."""
 
     edge_id: str

@@ -29,9 +29,9 @@ class Histogram:
         self.counts = [0] * (len(self.bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
+    def observe(self, value: float, times: int = 1) -> None:
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
 
     @property
     def count(self) -> int:
@@ -46,10 +46,40 @@ class Histogram:
             result.append((bound, total))
         return result
 
-    def scaled_to(self, count: int) -> tuple[list[tuple[str, float]], float]:
-        """Buckets and sum as if ``count`` values had been seen, distributed like those that were: for samples."""
-        seen = self.count
-        if not seen:
-            return [(bound, 0) for bound, _ in self.cumulative()], 0.0
-        factor = count / seen
-        return [(bound, round(n * factor)) for bound, n in self.cumulative()], self.sum * factor
+    def copy(self) -> Histogram:
+        made = Histogram(self.bounds)
+        made.counts = list(self.counts)
+        made.sum = self.sum
+        return made
+
+    def add(self, other: Histogram) -> None:
+        """``other`` has the same bounds."""
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.sum += other.sum
+
+
+class Sampled:
+    """A histogram of many values of which only some are looked at: each stands for itself and for all that come until
+    the next one. So the number of values is exact, the shape is a sample's, and nothing ever falls, which Prometheus
+    would take for a restart."""
+
+    __slots__ = ("_histogram", "_last", "_settled")
+
+    def __init__(self, bounds: Sequence[float] = JAVA_BOUNDS) -> None:
+        self._histogram = Histogram(bounds)
+        self._last: float | None = None
+        self._settled = 0
+
+    def observe(self, value: float, count: int) -> None:
+        """``count``: the number of this value, from 1."""
+        if self._last is not None:
+            self._histogram.observe(self._last, count - 1 - self._settled)
+            self._settled = count - 1
+        self._last = value
+
+    def histogram(self, count: int) -> Histogram:
+        """As it is after ``count`` values."""
+        made = self._histogram.copy()
+        if self._last is not None:
+            made.observe(self._last, count - self._settled)
+        return made

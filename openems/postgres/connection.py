@@ -65,6 +65,8 @@ class Server:
     application: str = "openems-backend"
     options: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    #: Statements for each new session.
+    prepare: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.user}@{self.host}:{self.port}/{self.database}"
@@ -227,6 +229,8 @@ class Connection:
                     pass  # a server on an operating system that cannot tell
             for name, value in settings.items():
                 await self.query("SELECT set_config(%s, %s, false)", (name, value), deadline)
+            for statement in self.server.prepare:
+                await self.query(statement, (), deadline)
         except psycopg2.Error as error:
             self.close()
             raise Unavailable(self.server.reason(error)) from None

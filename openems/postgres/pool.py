@@ -58,7 +58,8 @@ class Transaction:
 
 class Pool:
     """``name`` is for logs and for application_name at the server; at most ``size`` sessions, ``queue`` callers that
-    wait. ``options`` are libpq's (``sslmode``), ``settings`` the server's (``statement_timeout``).
+    wait. ``options`` are libpq's (``sslmode``), ``settings`` the server's (``statement_timeout``);
+    ``prepare``: statements for each new session.
 
     Every question raises :class:`Unavailable` where the server could not be asked or did not answer in time, and
     psycopg2.Error (or ValueError for parameters that cannot be sent) where the statement is at fault.
@@ -84,13 +85,16 @@ class Pool:
         application: str = "openems-backend",
         options: Mapping[str, str] | None = None,
         settings: Mapping[str, str] | None = None,
+        prepare: Sequence[str] = (),
         chance: Callable[[], float] = random.random,
     ) -> None:
         if size < 1:
             raise ValueError("size must be at least 1")
         self.name = name
         self.size = size
-        self.server = Server(host, port, user, password, database, application, options or {}, settings or {})
+        self.server = Server(
+            host, port, user, password, database, application, options or {}, settings or {}, tuple(prepare)
+        )
         self._reactor = reactor
         self._queue = queue
         self._chance = chance

@@ -148,5 +148,5 @@ class TestBackend(TestCase):
         """T031"""
         text = f'[backend]\noffset = {self.offset}\nstateDir = "{self.state}"\n[ui.websocket]\n[metadata.dummy]\n'
         backend = Backend(config.parse(text, "test"), reactor=reactor, now=now_milliseconds)
-        self.assertEqual(backend._ui_interface(None), "127.0.0.1")
-        self.assertEqual(backend._ui_interface("10.0.0.1"), "10.0.0.1")
+        self.assertEqual(backend._login_interface(None, "the UI"), "127.0.0.1")
+        self.assertEqual(backend._login_interface("10.0.0.1", "the UI"), "10.0.0.1")

@@ -88,10 +88,33 @@ class TestRefusals(SynchronousTestCase):
         )
 
     def test_section_of_a_later_version(self) -> None:
+        self.patch(config, "LATER", ("timedata.cloud",))
         self.refused(
-            f"[[timedata.influxdb]]\nid = 'x'\n{MINIMAL}",
-            "f.toml: [timedata.influxdb]: is not available in this version",
+            f"[[timedata.cloud]]\nid = 'x'\n{MINIMAL}",
+            "f.toml: [timedata.cloud]: is not available in this version",
         )
+
+    def test_influxdb(self) -> None:
+        server = 'url = "http://127.0.0.1:8086"\nbucket = "b"\n'
+        self.refused(
+            f'[[timedata.influxdb]]\nid = "a"\n{server}startDate = "1.2.2026"\n'
+            f'[[timedata.influxdb]]\nid = "b"\n{server}startDate = "2026-02-02"\nendDate = "2026-02-01"\n'
+            f'queryLanguage = "FLUX"\n'
+            f'[timedata.aggregatedinfluxdb]\nid = "a"\n{server}measurementsMax = ["Europe/Berlim=max"]\n'
+            f'allowedChannelsAvg = ["x"]\n{MINIMAL}',
+            "f.toml: [timedata.influxdb] startDate, endDate: a day looks like 2026-01-31: Invalid isoformat string: "
+            "'1.2.2026'",
+            "f.toml: [timedata.influxdb] endDate: 2026-02-01 is before 2026-02-02",
+            'f.toml: [[timedata]] org: "b" is asked in FLUX, and InfluxDB 2 has organisations',
+            'f.toml: [timedata.aggregatedinfluxdb] measurementsMax: there is no time zone "Europe/Berlim"',
+            'f.toml: [timedata.aggregatedinfluxdb] allowedChannelsAvg, allowedChannelsMax: "x" is no channel address',
+            'f.toml: [[timedata]] id: two providers have the id "a"',
+        )
+        read = config.parse(
+            f'[[timedata.influxdb]]\n{server}apiKey = {{ env = "TOKEN" }}\n{MINIMAL}', "f.toml", environ={"TOKEN": "s3cret"}
+        )
+        self.assertEqual("s3cret", read.timedata_influxdb[0].api_key)
+        self.assertNotIn("s3cret", repr(read))
 
     def test_wrong_types_and_ranges_all_at_once(self) -> None:
         self.refused(
@@ -134,7 +157,8 @@ class TestRefusals(SynchronousTestCase):
         self.refused(
             "[backend]\noffset = 60\n[edge]\nport = 65500\n[edge.manager]\nport = 65500\n"
             '[[timedata.dummy]]\n[[timedata.sqlite]]\n[core.timedatamanager]\nids = ["timedata1"]\n',
-            "f.toml: nothing says which edges exist: one of [metadata.file], [metadata.dummy] is needed",
+            "f.toml: nothing says which edges exist: one of [metadata.file], [metadata.dummy], [metadata.odoo] is"
+            " needed",
             "f.toml: [edge] port: 65500 plus the offset 60 is above 65535",
             "f.toml: [edge.manager] port: 65500 plus the offset 60 is above 65535",
             "f.toml: [edge.manager] port: 65500 is the port of [edge] already",

@@ -128,10 +128,11 @@ class TestFolder(SynchronousTestCase):
         self.assertEqual((c.edge.port, c.edge_manager.port), (8081, 8093))
 
     def test_unknown_later_and_other_components(self) -> None:
+        self.patch(felix, "LATER", ("timedata.cloud",))
         root = self.folder(
             {
-                "Backend2Backend/Rest/4554366a.config": 'service.factoryPid="Backend2Backend.Rest"\n'
-                'service.pid="Backend2Backend.Rest.4554366a"\nport=I"8075"\n',
+                "Timedata/Cloud/4554366a.config": 'service.factoryPid="Timedata.Cloud"\n'
+                'service.pid="Timedata.Cloud.4554366a"\nid="influx0"\n',
                 "Backend/Edge/App.config": 'service.pid="Backend.Edge.App"\n',
                 "Edge/Manger.config": 'service.pid="Edge.Manger"\n',
                 "Metadata/Dummy.config": 'service.pid="Metadata.Dummy"\nedgeIdMax=I"3"\nextra="x"\n',
@@ -144,9 +145,9 @@ class TestFolder(SynchronousTestCase):
             [
                 "Backend/Edge/App.config: Backend.Edge.App is a program of its own; with [edge] edges connect to this "
                 "backend directly",
-                "Backend2Backend/Rest/4554366a.config: Backend2Backend.Rest is not available in this version, left out",
                 "Edge/Manger.config: Edge.Manger is no known component; the nearest is Edge.Manager",
                 "Metadata/Dummy.config: extra is no known key, ignored",
+                "Timedata/Cloud/4554366a.config: Timedata.Cloud is not available in this version, left out",
             ],
         )
 

@@ -47,6 +47,12 @@ class TestBench(SynchronousTestCase):
         result = self.bench("history", "--edges", "1", "--days", "3", "--rounds", "3")
         self.assertEqual(result["queries"], 3)
 
+    def test_metrics_of_a_few_edges(self) -> None:
+        result = self.bench("metrics", "--edges", "20", "--rounds", "2")
+        self.assertEqual((result["edges"], result["descriptors"]), (20, 21))
+        self.assertGreater(result["bytes"], 50_000)
+        self.assertGreater(result["reactor_ms"], 0)
+
     def test_unknown_name(self) -> None:
         run = subprocess.run([sys.executable, "-m", "bench", "nonsense"], cwd=ROOT, capture_output=True, text=True)
         self.assertEqual(run.returncode, 2)

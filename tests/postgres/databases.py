@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from typing import Any
 
 import psycopg2
@@ -46,14 +47,21 @@ def role(test: Any, running: Running, name: str, password: str = "role-secret") 
     return name
 
 
-def again(running: Running) -> None:
-    """Starts the server that was stopped or killed once more, with its data."""
-    process = running._processes[-1]
+def again(running: Running, seconds: float = 30.0) -> None:
+    """Starts the server that was stopped or killed once more, with its data. Blocks."""
+    process = running._processes.pop()
+    command = [str(part) for part in process.args]  # type: ignore[union-attr]
     process.wait(20)
-    # A killed server leaves its mark; its memory is gone with it.
-    running._processes.clear()
-    running.spawn([str(part) for part in process.args])  # type: ignore[union-attr]
-    running.wait_until(lambda: _answers(running))
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not running._processes or running._processes[-1].poll() is not None:
+            # What a killed server leaves behind ends a little later, and until then no other may start.
+            running._processes.clear()
+            running.spawn(command)
+        if _answers(running):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{running.name} does not start again")
 
 
 def _answers(running: Running) -> bool:

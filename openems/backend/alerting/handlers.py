@@ -124,9 +124,9 @@ class Handler(Generic[R]):
             self._world.keep(edge_id)
             await slices.pause()
         for batch in _batches(contexts):
-            await self._send(now, batch)
+            await self._send(now, batch, slices)
 
-    async def _send(self, now: int, batch: list[MailContext]) -> None:
+    async def _send(self, now: int, batch: list[MailContext], slices: Slices) -> None:
         batch = [context for context in batch if self._is_current(context)]
         if not batch:
             return
@@ -147,6 +147,7 @@ class Handler(Generic[R]):
             for context in batch:
                 self.rules.failed(context.edge_id, context.since, now)
                 self._world.keep(context.edge_id)
+                await slices.pause()
             return
         self.messages_sent += sent
         for context in batch:
@@ -155,6 +156,7 @@ class Handler(Generic[R]):
                 for login in context.recipients:
                     self.stamp(context.edge_id, login, now)
             self._world.keep(context.edge_id)
+            await slices.pause()
 
     def stamp(self, edge_id: str, login: str, sent_at: int) -> None:
         """The last notification of this user (alerting.md 10)."""

@@ -65,7 +65,7 @@ class Outage(Pending):
     held_until: int | None = None
 
 
-class Stopwatch(msgspec.Struct, rename="camel", omit_defaults=True):
+class Stopwatch(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     """Counts while it runs."""
 
     elapsed: int = 0
@@ -91,6 +91,13 @@ class Phase(Pending):
     level: Level = Level.WARNING
     severe: Stopwatch = msgspec.field(default_factory=Stopwatch)
     fault: Stopwatch = msgspec.field(default_factory=Stopwatch)
+
+
+class Kept(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Of one edge, for after a restart."""
+
+    offline: Outage | None = None
+    sum_state: Phase | None = None
 
 
 P = TypeVar("P", bound=Pending)

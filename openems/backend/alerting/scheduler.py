@@ -97,7 +97,8 @@ class Scheduler:
 
     def __init__(self, *, reactor: Any, now: Callable[[], int], tick: float = TICK) -> None:
         self._now = now
-        self._tick_seconds = tick
+        #: Seconds between two ticks; to be changed before the start.
+        self.tick_seconds = tick
         self._jobs: dict[str, Callable[[int], Awaitable[None]]] = {}
         self._running: dict[str, Deferred[None]] = {}
         self._loop = LoopingCall(self._tick)
@@ -113,7 +114,7 @@ class Scheduler:
 
     def start(self) -> None:
         self._log.info("[Alerting-Scheduler] start")
-        self._loop.start(self._tick_seconds, now=True)
+        self._loop.start(self.tick_seconds, now=True)
 
     def stop(self) -> None:
         self._log.info("[Alerting-Scheduler] stop")

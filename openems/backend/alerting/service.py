@@ -17,8 +17,9 @@ from zope.interface import implementer
 
 from openems.backend.alerting.handlers import OFFLINE, SUM_STATE, Handler, SumStateHandler, World
 from openems.backend.alerting.offline import OfflineHandler
-from openems.backend.alerting.rules import MassGuard, Outage, Phase, SumStateRules
+from openems.backend.alerting.rules import Kept, MassGuard, SumStateRules
 from openems.backend.alerting.scheduler import TICK, Scheduler, WorkQueue
+from openems.backend.alerting.store import FileStore
 from openems.backend.events import EventBus, MetadataInitialized, OnlineSet, SumStateSet
 from openems.backend.interfaces import IDebugLoggable
 
@@ -71,6 +72,8 @@ class AlertingService:
     def start(self) -> None:
         """Events count from here on. The scan waits until metadata is initialised."""
         self._log.info("[Alerting] Activate")
+        if isinstance(self._store, FileStore):
+            self._store.open()
         if self.mailer is None:
             self._log.error("[Alerting] NO MAILER IS CONFIGURED: alerts are found, but nobody can be told of them")
         subscribe = self._events.subscribe
@@ -117,26 +120,28 @@ class AlertingService:
                 self._store.keep_pending_alert(edge_id, None)
                 continue
             try:
-                if self.offline is not None and "offline" in kept:
-                    self.offline.restore(edge, msgspec.convert(kept["offline"], Outage))
-                if self.sum_state is not None and "sumState" in kept and edge_id not in self.sum_state.rules.entries:
-                    self.sum_state.restore(edge, msgspec.convert(kept["sumState"], Phase))
-                    if edge.online and self.sum_state.level(edge, self._now()):
-                        self._plans.add(edge_id)
-            except msgspec.ValidationError as e:
+                was = msgspec.json.decode(kept, type=Kept)
+            except msgspec.MsgspecError as e:
                 self._log.warn("[Alerting] what was kept for {edge_id} is of no use: {e}", edge_id=edge_id, e=str(e))
+                continue
+            if self.offline is not None and was.offline is not None:
+                self.offline.restore(edge, was.offline)
+            if self.sum_state is not None and was.sum_state is not None and edge_id not in self.sum_state.rules.entries:
+                self.sum_state.restore(edge, was.sum_state)
+                if edge.online and self.sum_state.level(edge, self._now()):
+                    self._plans.add(edge_id)
             restored += 1
         if restored:
             self._log.info("[Alerting] {n} edges had pending alerts before this start", n=restored)
 
     def _keep(self, edge_id: str) -> None:
         """Entries of this edge changed: metadata keeps them."""
-        kept: dict[str, Any] = {}
-        if self.offline is not None and (outage := self.offline.rules.entries.get(edge_id)) is not None:
-            kept["offline"] = msgspec.to_builtins(outage)
-        if self.sum_state is not None and (phase := self.sum_state.rules.entries.get(edge_id)) is not None:
-            kept["sumState"] = msgspec.to_builtins(phase)
-        self._store.keep_pending_alert(edge_id, kept or None)
+        outage = None if self.offline is None else self.offline.rules.entries.get(edge_id)
+        phase = None if self.sum_state is None else self.sum_state.rules.entries.get(edge_id)
+        kept = None
+        if outage is not None or phase is not None:
+            kept = msgspec.Raw(msgspec.json.encode(Kept(outage, phase)))
+        self._store.keep_pending_alert(edge_id, kept)
 
     # Events
 

@@ -24,7 +24,7 @@ class Memory(msgspec.Struct):
     """``pending``: edge id -> whatever was kept."""
 
     version: int = 1
-    pending: dict[str, dict[str, Any]] = {}
+    pending: dict[str, msgspec.Raw] = {}
 
 
 @implementer(IAlertingStore)
@@ -51,12 +51,12 @@ class FileStore:
             os.replace(self.path, self.path + ".corrupt")
             self._log.error("{path} could not be read; it was moved to {path}.corrupt", path=self.path)
 
-    def pending_alerts(self) -> Mapping[str, Mapping[str, Any]]:
+    def pending_alerts(self) -> Mapping[str, msgspec.Raw]:
         return dict(self.memory.pending)
 
-    def keep_pending_alert(self, edge_id: str, pending: Mapping[str, Any] | None) -> None:
+    def keep_pending_alert(self, edge_id: str, pending: msgspec.Raw | None) -> None:
         if pending is not None:
-            self.memory.pending[edge_id] = dict(pending)
+            self.memory.pending[edge_id] = pending
         elif self.memory.pending.pop(edge_id, None) is None:
             return
         self._touch()

@@ -1,14 +1,15 @@
 """How often somebody may try to log in (auth.md S13). Pure: times are passed in.
 
 Counted by the pair of address and user name, and by address alone. Some failures are free; after each further one the
-next attempt is refused for a time that doubles. An attempt counts as failed from its begin, so that many at once do not
-slip through together, and is taken back when it succeeds. By user name alone nothing is refused, else a stranger could
-lock a user out: there Keycloak has its own protection, and :class:`Spacing` keeps us from setting it off.
+next attempt is refused for a time that doubles. What is under way counts, too, so that many at once do not slip through
+together: of a pair as failed until it succeeds; of an address, behind which a whole office may log in, by number.
+By user name alone nothing is refused, else a stranger could lock a user out: there Keycloak has its own protection, and
+:class:`Spacing` keeps us from setting it off.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import NamedTuple
 
 #: Seconds without an attempt after which failures are forgotten.
@@ -16,6 +17,9 @@ FORGET = 900.0
 #: Seconds of the first refusal; doubles up to the rule's longest.
 FIRST = 6.0
 MAX_ENTRIES = 20_000
+#: Attempts from one address that may be under way.
+AT_ONCE = 200
+AT_ONCE_AFTER_FAILURES = 3
 
 
 class Rule(NamedTuple):
@@ -46,6 +50,11 @@ class _Table:
         count = self.counts.get(key)
         return count is not None and now < count.until
 
+    def is_over(self, key: str, now: float) -> bool:
+        """No failure is free any more."""
+        count = self.counts.get(key)
+        return count is not None and count.failed >= self.rule.free and now - count.at <= FORGET
+
     def failed(self, key: str, now: float) -> None:
         count = self.counts.pop(key, None)
         if count is None or now - count.at > FORGET:
@@ -69,39 +78,54 @@ class _Table:
 
 
 class Attempts:
-    """``name`` is the lower-cased user name; empty for tokens, which are counted by address alone."""
+    """``name`` is the lower-cased user name; empty for tokens, which are counted by address alone. After a
+    :meth:`begin` that was granted comes exactly one of :meth:`succeeded`, :meth:`failed` and :meth:`void`."""
 
     def __init__(self, pair: Rule = PAIR, address: Rule = ADDRESS) -> None:
         self.refused = 0
         self._pairs = _Table(pair)
         self._addresses = _Table(address)
+        self._under_way: Counter[str] = Counter()
 
     def __len__(self) -> int:
-        return len(self._pairs.counts) + len(self._addresses.counts)
+        return len(self._pairs.counts) + len(self._addresses.counts) + len(self._under_way)
 
     def begin(self, address: str, name: str, now: float) -> bool:
         """False: too many; nothing is counted then."""
+        at_once = AT_ONCE_AFTER_FAILURES if self._addresses.is_over(address, now) else AT_ONCE
         pair = f"{address}\n{name}"
-        if self._addresses.blocked(address, now) or (name and self._pairs.blocked(pair, now)):
+        if (
+            self._under_way[address] >= at_once
+            or self._addresses.blocked(address, now)
+            or (name and self._pairs.blocked(pair, now))
+        ):
             self.refused += 1
             return False
-        self._addresses.failed(address, now)
+        self._under_way[address] += 1
         if name:
             self._pairs.failed(pair, now)
         return True
 
     def succeeded(self, address: str, name: str) -> None:
-        """The attempt was right, or was none (the server could not tell)."""
-        # Not all of the address's: who has one account must not buy attempts on others with it.
-        self._addresses.take_back(address, all_of_them=False)
+        self._ended(address)
         if name:
             self._pairs.take_back(f"{address}\n{name}", all_of_them=True)
 
+    def failed(self, address: str, name: str, now: float) -> None:
+        # The pair's is counted already.
+        self._ended(address)
+        self._addresses.failed(address, now)
+
     def void(self, address: str, name: str) -> None:
         """Nobody could tell whether it was right."""
-        self._addresses.take_back(address, all_of_them=False)
+        self._ended(address)
         if name:
             self._pairs.take_back(f"{address}\n{name}", all_of_them=False)
+
+    def _ended(self, address: str) -> None:
+        self._under_way[address] -= 1
+        if self._under_way[address] <= 0:
+            del self._under_way[address]
 
 
 class Spacing:

@@ -1,8 +1,8 @@
 """Which way to log in by password and by token: of the metadata in use, of an identity provider, or both (auth.md 1).
 
-A token belongs to whoever gave it: a JWT to the identity provider, anything else to metadata. Passwords are asked in the
-configured order; the first that takes one wins. Who refuses because he cannot tell now ends the search only if nobody
-else takes it.
+A token belongs to whoever gave it: a JWT to the identity provider, anything else to metadata. Of a password they are
+asked in the configured order; the first that takes it wins. Who cannot tell now is passed over; if nobody takes it, his
+answer is the one that is given.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import time as time_
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -30,7 +31,7 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
 from openems.backend.authentication.concurrency import Busy, Concurrency
-from openems.backend.authentication.redact import redacted, redacted_text
+from openems.backend.authentication.redact import hide, is_secret, redacted, redacted_text
 
 #: Seconds for one exchange, and for connecting within it.
 TIMEOUT = 10.0
@@ -58,7 +59,17 @@ class Reply(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
     where: str
+    phrase: str = ""
     set_cookies: tuple[str, ...] = ()
+
+    @property
+    def status_text(self) -> str:
+        """As the Java program names a status (auth.md 11)."""
+        try:
+            named = HTTPStatus(self.status).phrase
+        except ValueError:
+            named = self.phrase[:60] if self.phrase.isprintable() else ""
+        return f"Http {self.status} {named}".replace("Teapot", "teapot").rstrip()
 
     def json(self) -> Any:
         """The decoded body. Raises :class:`ExchangeError`."""
@@ -121,6 +132,11 @@ class _Body(Protocol):
     def stop(self) -> None:
         if self.transport is not None:
             self.transport.loseConnection()
+
+    def give_up(self) -> None:
+        """Whoever waits has been told otherwise."""
+        self._done = None
+        self.stop()
 
     def _end(self, result: Any) -> None:
         if self._done is not None:
@@ -224,10 +240,20 @@ class Exchange:
                 for name, values in response.headers.getAllRawHeaders()
             }
             cookies = response.headers.getRawHeaders(b"set-cookie", [])
-            return Reply(response.code, names, body, where, tuple(cookie.decode("latin-1") for cookie in cookies))
+            return Reply(
+                response.code,
+                names,
+                body,
+                where,
+                response.phrase.decode("latin-1"),
+                tuple(cookie.decode("latin-1") for cookie in cookies),
+            )
 
         waiting = Deferred.fromCoroutine(self.concurrency.run(perform))
-        waiting.addTimeout(self.timeout if timeout is None else timeout, self._reactor)
+        # Whatever the cancelled request says of itself.
+        waiting.addTimeout(
+            self.timeout if timeout is None else timeout, self._reactor, lambda _, __: Failure(DeferredTimeout())
+        )
         try:
             reply = await waiting
             status = str(reply.status)
@@ -246,10 +272,10 @@ class Exchange:
             if self._observe is not None:
                 self._observe(path or parts.path, status, time_.monotonic() - begun)
         if self._debug:
-            self._log.info(
-                "{where} {form} -> {status} {body}",
-                where=where, form=redacted(dict(form or {})), status=status, body=redacted(_shown(reply)),
-            )  # fmt: skip
+            # A reply may repeat what was sent.
+            sent_secrets = [value for name, value in (form or {}).items() if is_secret(name)]
+            shown = hide(f"{redacted(dict(form or {}))} -> {status} {redacted(_shown(reply))}", sent_secrets)
+            self._log.info("{where} {shown}", where=where, shown=shown)
         if 300 <= reply.status < 400:
             raise self._failed("redirect", where, f"status {reply.status}")
         return reply
@@ -261,7 +287,7 @@ class Exchange:
 
 def _body(response: Any, limit: int) -> Deferred[bytes]:
     collector: _Body
-    done: Deferred[bytes] = Deferred(lambda _: collector.stop())
+    done: Deferred[bytes] = Deferred(lambda _: collector.give_up())
     collector = _Body(limit, done)
     length = response.length
     if isinstance(length, int) and length > limit:

@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
 HIDDEN = "HIDDEN"
+#: Shorter secrets are not looked for in texts: they would hide every second word.
+SHORTEST = 3
 #: How deep a value is looked at; deeper parts are hidden as a whole.
 DEPTH = 20
 #: Letters and digits of names whose values are secret, at any depth.
@@ -18,6 +21,7 @@ _SECRET = frozenset(
         "password", "passwd", "refreshtoken", "secret", "setcookie", "setuppassword", "token", "userpassword",
     }
 )  # fmt: skip
+_ENDS = ("password", "secret", "token", "apikey")
 _PUNCTUATION = re.compile(r"[^a-z0-9]")
 #: Compact JWS, whole or cut; then what stands behind a secret's name in a form, query, header or JSON text.
 _JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}")
@@ -34,7 +38,8 @@ def is_secret(name: str) -> bool:
     >>> is_secret("code_verifier"), is_secret("codeVerifier"), is_secret("username")
     (True, True, False)
     """
-    return _PUNCTUATION.sub("", name.lower()) in _SECRET
+    plain = _PUNCTUATION.sub("", name.lower())
+    return plain in _SECRET or plain.endswith(_ENDS)
 
 
 def redacted(value: Any, depth: int = DEPTH) -> Any:
@@ -71,6 +76,18 @@ def redacted_text(text: str, limit: int = 500) -> str:
     text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
     text = _NAMED.sub(rf"\1\2{HIDDEN}", text)
     return text if len(text) <= limit else text[:limit] + "..."
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """Without these, wherever they stand.
+
+    >>> hide("no such code: abcd", ["abcd", ""])
+    'no such code: HIDDEN'
+    """
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= SHORTEST:
+            text = text.replace(secret, HIDDEN)
+    return text
 
 
 def fingerprint(secret: str) -> str:

@@ -82,8 +82,19 @@ def _request(envelope: _Envelope, body: bytes, request_id: str | None, new_id: C
     params = envelope.params
     if b'"payload"' in bytes(params):
         params = _with_payload(params, new_id)
-    timeout = None if envelope.timeout is UNSET else integer_of(jsonrpc.loads(envelope.timeout))
-    return Request(method, params, request_id or new_id(), timeout)
+    return Request(method, params, request_id or new_id(), _timeout(envelope.timeout, body))
+
+
+def _timeout(member: Raw | UnsetType, body: bytes) -> int | None:
+    """Whoever names a time wants it kept: what is none is an error, where the Java program ignores it."""
+    value = None if member is UNSET else jsonrpc.loads(member)  # type: ignore[arg-type]
+    if value is None:
+        return None
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    timeout = integer_of(value) if whole else None
+    if timeout is None:
+        raise OpenemsError(errors.JSON_NO_INTEGER_MEMBER, "timeout", _text(body))
+    return timeout
 
 
 def _with_payload(params: Raw, new_id: Callable[[], str]) -> Raw:

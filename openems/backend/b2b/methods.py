@@ -64,7 +64,7 @@ class Payload(_Wire):
 
     method: str
     params: dict[str, Any]
-    jsonrpc: Literal["2.0"] | UnsetType = UNSET
+    jsonrpc: Annotated[Any, Meta(description="2.0; not judged.", examples=["2.0"])] = UNSET
     id: Id | UnsetType = UNSET
 
 

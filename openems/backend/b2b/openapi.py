@@ -18,6 +18,7 @@ _REF = "#/components/schemas/{name}"
 _ERRORS = {
     400: "The request is wrong, or it failed: the error tells.",
     401: "No credentials, or wrong ones.",
+    403: "A browser sent it for a page of another site.",
     408: "The body did not arrive in time.",
     413: "The body is too long.",
     415: "The body is no JSON in UTF-8.",
@@ -127,9 +128,15 @@ def _schemas(method: Method, params: dict[str, Any], result: dict[str, Any]) -> 
             "required": ["method", "params"],
             "properties": {
                 **envelope,
+                "jsonrpc": {"description": "2.0; not judged.", "examples": ["2.0"]},
                 "method": {"const": method.name},
                 "params": params,
-                "timeout": {"type": "integer", "minimum": 1, "maximum": 3600, "description": "Seconds; else 60."},
+                "timeout": {
+                    "type": ["integer", "null"],
+                    "minimum": -(2**31),
+                    "maximum": 2**31 - 1,
+                    "description": "Seconds, at most 3600; without it, or not above 0: 60.",
+                },
             },
         },
         _reply_name(method): {

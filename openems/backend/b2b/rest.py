@@ -3,7 +3,8 @@
 ``POST /jsonrpc``, and whatever lies below it, is the one end point that does something. In this order a request is
 
 1. refused with 503 while the server stops, metadata is not there, or too much is under way;
-2. refused with 413 or 415 where its body cannot be one of ours;
+2. refused with 403 where a browser sends it for a page of another site, with 413 or 415 where its body cannot be one
+   of ours;
 3. authenticated, else 401 (429 where its address tries too often, 503 where nobody can tell);
 4. read, else 400, and completed by what may be missing;
 5. handled within its ``timeout``, else 60 s, else 504.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
@@ -34,7 +35,8 @@ from openems.backend.models import User
 from openems.backend.ui.ratelimit import PerPeer
 from openems.common import errors, jsonrpc
 from openems.common.errors import OpenemsError, generic, short
-from openems.common.jsonrpc import NIL_ID, Success
+from openems.common.jsonrpc import NIL_ID, Request, Success
+from openems.websocket.proxies import TrustedProxies
 
 NAME = "Backend2Backend.Rest"
 ID = "b2brest0"
@@ -46,6 +48,19 @@ MAX_RUNNING = 1000
 MAX_RUNNING_OF_USER = 200
 
 _STATUS = {errors.JSONRPC_TOO_MANY_REQUESTS: 429, errors.COMMON_SERVICE_NOT_AVAILABLE: 503}
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_APP: Any = Klein()
+_APP.url_map.merge_slashes = False
+
+
+def _route(path: str, method: str) -> Callable[[_F], _F]:
+    return _APP.route(path, methods=[method])
+
+
+def _failing(kind: type[Exception]) -> Callable[[_F], _F]:
+    return _APP.handle_errors(kind)
 
 
 class _Refusal(Exception):
@@ -64,8 +79,7 @@ class Backend2BackendRest:
     request, with names out of a closed set."""
 
     _log = Logger()
-    app: Any = Klein()
-    app.url_map.merge_slashes = False
+    app = _APP
 
     def __init__(
         self,
@@ -77,6 +91,7 @@ class Backend2BackendRest:
         version: str,
         max_body: int = MAX_BODY,
         request_limit: int | None = None,
+        proxies: TrustedProxies | None = None,
         observe: Callable[[str, float], None] | None = None,
     ) -> None:
         self._metadata = metadata
@@ -84,13 +99,15 @@ class Backend2BackendRest:
         self._credentials = credentials
         self._reactor = reactor
         self._version = version
-        self._observe = observe
+        self.observe = observe
+        #: Told the method, as ``observe``, and one of openems.common.errors.OUTCOMES.
+        self.observe_result: Callable[[str, str], None] | None = None
         self._limit = None if request_limit is None else PerPeer(request_limit, burst=request_limit)
         self._users: Counter[str] = Counter()
         self._port: Any = None
         self._stopping = False
         self._openapi = jsonrpc.dumps(openapi.document(version))
-        self.site = RestSite(self.app.resource(), reactor=reactor, max_body=max_body)
+        self.site = RestSite(self.app.resource(), reactor=reactor, max_body=max_body, proxies=proxies)
         self.running = 0
         self.completed = 0
         #: Ended with an error; because their client went away; with 503 or 429.
@@ -116,16 +133,16 @@ class Backend2BackendRest:
             await port.stopListening()
         gone: Deferred[None] = Deferred()
         for channel in tuple(self.site.channels):
-            channel.abortConnection()
+            channel.transport.abortConnection()
         self._reactor.callLater(0, gone.callback, None)  # connections tell their end in the next turn
         await gone
 
     # --- what is served
 
-    @app.route("/jsonrpc", methods=["POST"])
-    @app.route("/jsonrpc/", methods=["POST"])
-    @app.route("/jsonrpc/<path:rest>", methods=["POST"])
-    async def jsonrpc(self, request: RestRequest, rest: str = "") -> bytes:
+    @_route("/jsonrpc", "POST")
+    @_route("/jsonrpc/", "POST")
+    @_route("/jsonrpc/<path:rest>", "POST")
+    async def post_jsonrpc(self, request: RestRequest, rest: str = "") -> bytes:
         try:
             return _json(request, await self._serve(request))
         except _Refusal as refusal:
@@ -135,23 +152,23 @@ class Backend2BackendRest:
             self.cancelled += 1
             raise
 
-    @app.route("/live", methods=["GET"])
-    def live(self, request: RestRequest) -> bytes:
+    @_route("/live", "GET")
+    def get_live(self, request: RestRequest) -> bytes:
         return _json(request, b'{"status":"ok"}')
 
-    @app.route("/openapi.json", methods=["GET"])
-    def openapi(self, request: RestRequest) -> bytes:
+    @_route("/openapi.json", "GET")
+    def get_openapi(self, request: RestRequest) -> bytes:
         return _json(request, self._openapi)
 
-    @app.route("/docs", methods=["GET"])
-    def docs(self, request: RestRequest) -> bytes:
+    @_route("/docs", "GET")
+    def get_docs(self, request: RestRequest) -> bytes:
         body = openapi.page(self._version)
         request.setHeader(b"content-type", b"text/html; charset=utf-8")
         request.setHeader(b"content-security-policy", openapi.CONTENT_SECURITY_POLICY)
         request.setHeader(b"content-length", b"%d" % len(body))
         return body
 
-    @app.handle_errors(HTTPException)
+    @_failing(HTTPException)
     def no_such(self, request: RestRequest, failure: Any) -> bytes:
         error = failure.value
         method = short(request.method.decode(), 40)
@@ -164,7 +181,7 @@ class Backend2BackendRest:
         text = f"There is no [{path}]; requests go to [/jsonrpc]" if status == 404 else error.name
         return self._refuse(request, status, generic(text))
 
-    @app.handle_errors(Exception)
+    @_failing(Exception)
     def unforeseen(self, request: RestRequest, failure: Any) -> bytes:
         self._log.failure("{name}: request failed", failure=failure, name=NAME)
         # The text of an unforeseen failure may hold anything; the client learns its kind only.
@@ -186,29 +203,43 @@ class Backend2BackendRest:
             raise _Refusal(503, OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE))
         self.running += 1
         begun = self._reactor.seconds()
-        method = "other"
+        method, result = "other", "error"
         try:
-            self._check_body(request)
+            self._check_request(request)
             user = await self._user(request)
             try:
                 asked = envelope.parse(request.body())
             except envelope.BadEnvelope as e:
                 raise _Refusal(400, e.error, e.id) from None
             method = label(asked.method)
-            return await self._answer(user, asked, begun)
+            reply = await self._answer(user, asked, begun)
+            result = "ok"
+            return reply
+        except _Refusal as refusal:
+            result = "timeout" if refusal.status == 504 else errors.outcome(refusal.error)
+            raise
+        except CancelledError:
+            result = "cancelled"
+            raise
         finally:
             self.running -= 1
             self.completed += 1
-            if self._observe is not None:
-                self._observe(method, self._reactor.seconds() - begun)
+            if self.observe is not None:
+                self.observe(method, self._reactor.seconds() - begun)
+            if self.observe_result is not None:
+                self.observe_result(method, result)
 
-    def _check_body(self, request: RestRequest) -> None:
+    def _check_request(self, request: RestRequest) -> None:
         if request.overflow == "size":
             request.setHeader(b"connection", b"close")
             raise _Refusal(413, too_large(self.site.max_body))
         if request.overflow:
             raise _Refusal(503, OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE))
         headers = request.requestHeaders
+        site = headers.getRawHeaders(b"sec-fetch-site")
+        if site and site[0].strip().lower() in (b"cross-site", b"same-site"):
+            # A browser adds a login it knows to what any page makes it send.
+            raise _Refusal(403, generic("Requests from pages of other sites are refused"))
         encoding = headers.getRawHeaders(b"content-encoding")
         if encoding and encoding[0].strip().lower() not in (b"", b"identity"):
             raise _Refusal(415, generic("The body is encoded; send it as it is"))
@@ -226,7 +257,7 @@ class Backend2BackendRest:
         except OpenemsError as e:
             raise _Refusal(_STATUS.get(e.code, 401), e) from None
 
-    async def _answer(self, user: User, asked: jsonrpc.Request, begun: float) -> bytes:
+    async def _answer(self, user: User, asked: Request, begun: float) -> bytes:
         now = self._reactor.seconds()
         if self._users[user.id] >= MAX_RUNNING_OF_USER or (
             self._limit is not None and not self._limit.take(user.id, now)

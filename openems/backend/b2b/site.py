@@ -3,14 +3,14 @@
 Rules
 - A body over ``max_body`` is read no further than ``DRAIN`` times that, kept not at all, and answered with 413.
 - All bodies being received share ``BUFFERED`` bytes; who comes when they are used up gets 503.
-- A body has ``RECEIVE`` seconds to arrive, a connection may be idle for ``IDLE`` seconds.
+- A request has ``RECEIVE`` seconds to arrive, a connection may be idle for ``IDLE`` seconds. A reply may take as
+  long as its reader needs, provided that he takes some of it in every ``IDLE`` seconds.
 - Connections are limited, in all and for one address.
 - No HTML, no traceback, no redirect leaves this server: also a request that cannot be parsed gets a JSON-RPC error.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from io import BytesIO
 from typing import Any
@@ -26,6 +26,7 @@ from twisted.web.server import Request, Site
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import NIL_ID, Failed
+from openems.websocket.proxies import TrustedProxies
 
 #: Twisted's web classes are untyped.
 _Request: Any = Request
@@ -53,21 +54,17 @@ class RestRequest(_Request):
     #: "" while the body is taken; else why it is thrown away.
     overflow = ""
     _received = 0
-    _begun = 0.0
 
     def gotLength(self, length: int | None) -> None:
         site = self.channel.site
         self.content = BytesIO()
         if length is not None and length > site.max_body:
             self.overflow = "size"
-        self._begun = site.reactor.seconds()
 
     def handleContentChunk(self, data: bytes) -> None:
         site = self.channel.site
         self._received += len(data)
-        if site.reactor.seconds() - self._begun > RECEIVE:
-            self.channel.refuse(408, "Request Timeout", generic(f"The body did not arrive within {RECEIVE:g} seconds"))
-        elif self._received > site.max_body * DRAIN:
+        if self._received > site.max_body * DRAIN:
             self.channel.refuse(413, "Content Too Large", too_large(site.max_body))
         elif self.overflow:
             pass
@@ -101,6 +98,7 @@ class RestRequest(_Request):
         # Not the inherited one, which parses forms: curl says "form" unless it is told otherwise.
         if self.channel.ended:
             return
+        self.channel.began = None
         self.args: dict[bytes, list[bytes]] = {}
         self.method, self.uri, self.clientproto = command, path, version
         self.path = path.partition(b"?")[0]
@@ -146,19 +144,17 @@ class RestRequest(_Request):
         return b"localhost"
 
     def remote(self) -> str:
-        """The client's address, for limits. What a forwarding header says counts only if a proxy nearby has set it,
-        and of several addresses the last: those before it may be the client's invention."""
+        """The client's address, for limits: what a proxy says of it counts if the proxy is a trusted one."""
         host = str(getattr(self.client, "host", "local"))
-        if not _nearby(host):
+        proxies = self.site.proxies
+        if host not in proxies:
             return host
-        forwarded = self.requestHeaders.getRawHeaders(b"x-forwarded-for") or ()
-        for value in reversed(forwarded):
-            text = value.decode("ascii", "replace").rpartition(",")[2].strip()
-            try:
-                return str(ipaddress.ip_address(text))
-            except ValueError:
-                break
-        return host
+        headers = self.requestHeaders
+        told = {
+            name: ", ".join(value.decode("latin-1") for value in headers.getRawHeaders(name.encode()) or ())
+            for name in ("forwarded", "x-forwarded-for", "x-real-ip")
+        }
+        return str(proxies.remote(told, host, getattr(self.client, "port", 0)))
 
     def connectionLost(self, reason: Failure) -> None:
         self._release()
@@ -177,20 +173,42 @@ def overloaded() -> OpenemsError:
     return OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
 
 
-def _nearby(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return address.is_loopback or address.is_private
-
-
 class _Channel(_HTTPChannel):
-    """``address``: by which its connection is counted; ``ended``: it got its last answer."""
+    """``address``: by which its connection is counted; ``ended``: it got its last answer; ``began``: when the request
+    that is arriving did."""
 
     address = ""
     ended = False
+    began: float | None = None
+    _left: int | None = None
     requestFactory = RestRequest
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self._handlingRequest:
+            now = self.site.reactor.seconds()
+            if self.began is None:
+                self.began = now
+            elif now - self.began > RECEIVE:
+                self.refuse(408, "Request Timeout", generic(f"The request did not arrive within {RECEIVE:g} seconds"))
+                return
+        super().dataReceived(data)
+
+    def timeoutConnection(self) -> None:
+        unsent = _unsent(self.transport)
+        if unsent and (self._left is None or unsent < self._left):
+            self._left = unsent
+        elif self.transport.disconnecting:
+            self.transport.abortConnection()
+            return
+        else:
+            self.loseConnection()
+        self.setTimeout(IDLE)
+
+    def requestDone(self, request: Any) -> None:
+        super().requestDone(request)
+        if not self.persistent:
+            # Twisted waits for ever until the last reply is taken.
+            self.setTimeout(IDLE)
 
     def connectionLost(self, reason: Failure) -> None:
         self.site.disconnected(self)
@@ -211,17 +229,30 @@ class _Channel(_HTTPChannel):
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
             + body
         )
-        self.dataReceived = self.lineReceived = lambda *arguments: None
+        self.dataReceived = self.lineReceived = lambda *arguments: None  # type: ignore[method-assign]
         self.loseConnection()
+        self.setTimeout(IDLE)
+
+
+def _unsent(transport: Any) -> int:
+    """Bytes that the client has not taken yet."""
+    return (
+        len(getattr(transport, "dataBuffer", b""))
+        - getattr(transport, "offset", 0)
+        + int(getattr(transport, "_tempDataLen", 0))
+    )
 
 
 class RestSite(_Site):
     """``reactor`` for the time; ``unparsed`` requests, ``refused`` connections are counted."""
 
-    def __init__(self, resource: IResource, *, reactor: Any, max_body: int = MAX_BODY) -> None:
+    def __init__(
+        self, resource: IResource, *, reactor: Any, max_body: int = MAX_BODY, proxies: TrustedProxies | None = None
+    ) -> None:
         super().__init__(resource, requestFactory=RestRequest, timeout=IDLE, reactor=reactor)
         self.noisy = False
         self.max_body = max_body
+        self.proxies = proxies or TrustedProxies()
         self.max_connections = MAX_CONNECTIONS
         self.max_connections_of_address = MAX_CONNECTIONS_OF_ADDRESS
         self.buffered = 0
@@ -236,7 +267,7 @@ class RestSite(_Site):
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
         address = str(getattr(addr, "host", "local"))
-        most = self.max_connections if _nearby(address) else self.max_connections_of_address
+        most = self.max_connections if address in self.proxies else self.max_connections_of_address
         if len(self.channels) >= self.max_connections or self._addresses[address] >= most:
             self.refused += 1
             return None

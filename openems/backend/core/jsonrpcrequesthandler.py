@@ -71,7 +71,7 @@ class JsonRpcRequestHandler:
         self._now = now
         self._events = events
         self._in_thread = in_thread or partial(self._thread, reactor)
-        self._pool = QueryPool(pool_size, max_queue_size, reactor=reactor, observe=observe)
+        self.pool = QueryPool(pool_size, max_queue_size, reactor=reactor, observe=observe)
 
     async def handle_request(self, context: str, user: User, request: Request) -> Any:
         if request.method == "edgeRpc":
@@ -229,10 +229,10 @@ class JsonRpcRequestHandler:
         name = _TASKS[query.method]
         if query.method == history.EXPORT:
             language = user.language or Language.DE
-            return await self._pool.run(
+            return await self.pool.run(
                 user.id, (edge_id, query, language), lambda: self._export(edge_id, query, language), timeout, name
             )
-        return await self._pool.run(user.id, (edge_id, query), lambda: self._answer(edge_id, query), timeout, name)
+        return await self.pool.run(user.id, (edge_id, query), lambda: self._answer(edge_id, query), timeout, name)
 
     async def _answer(self, edge_id: str, query: HistoryQuery) -> Raw:
         if query.resolution is None:
@@ -285,7 +285,7 @@ class JsonRpcRequestHandler:
     # --- IDebugLoggable
 
     def debug_log(self) -> str | None:
-        pool = self._pool
+        pool = self.pool
         return (
             f"[Core.JsonRpcRequestHandler] [monitor] Timedata-Executor: Pool: {pool.running}/{pool.size}, "
             f"Pending: {pool.queued}, Completed: {pool.completed}, Active: {pool.running}"
@@ -295,7 +295,7 @@ class JsonRpcRequestHandler:
         )
 
     def debug_metrics(self) -> Mapping[str, int | float]:
-        pool = self._pool
+        pool = self.pool
         return {
             f"{ID}/PoolSize": pool.running,
             f"{ID}/MaxPoolSize": pool.size,

@@ -183,6 +183,8 @@ class TimedataManager:
                 self._log.info("{id}: {reason}", id=provider.id, reason=e.message)
                 first_error = first_error or e
                 continue
+            except CancelledError:
+                raise  # nobody waits any more: not for the next one either
             except Exception:
                 self._log.failure("{id}: query failed", id=provider.id)
                 continue

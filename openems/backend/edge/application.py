@@ -8,6 +8,7 @@ comes every five seconds, confirms it or not.
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ from msgspec import Raw
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from openems.backend.edge.counters import SAMPLE
 from openems.backend.edge.link import ApplicationLink
 from openems.backend.interfaces import IEndpoint
 from openems.common import errors, jsonrpc
@@ -56,6 +56,10 @@ class ApplicationEndpoint:
             self._manager.counters.refusals["application_id"] += 1
             self._manager.complain("application refused", f"{self._connection.remote}: no header id")
             raise Refused
+        secret = self._manager.application_secret
+        if secret and not hmac.compare_digest(secret.encode(), self._connection.headers.get("secret", "").encode()):
+            self._manager.complain("application refused", f"{self._connection.remote}: not one of the backend's own")
+            raise Refused
         self._manager.opened(self)
         self.send_metadata()
 
@@ -90,7 +94,7 @@ class ApplicationEndpoint:
         if edge is None:
             return False
         counter.count += 1
-        if counter.count % SAMPLE == 1:
+        if counter.count >= counter.due:
             self._manager.sample(counter, edge_id, edge.entry, data)
         else:
             self._manager.data(edge_id, edge.entry, counter.kind, data)

@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from openems.common.data import DataKind
-from openems.common.histogram import JAVA_BOUNDS, Histogram
+from openems.common.histogram import JAVA_BOUNDS, Histogram, Sampled
 
 #: A prime, so that edges that send in step do not always show the same one.
 SAMPLE = 17
@@ -20,27 +20,39 @@ LAG_BOUNDS = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21600.
 
 
 class DataCounter:
-    """One kind of data notification at one door. ``seconds`` and ``lag`` hold the samples."""
+    """One kind of data notification at one door. When ``count`` has reached ``due`` the next one is a sample."""
 
-    __slots__ = ("count", "kind", "lag", "seconds")
+    __slots__ = ("_lag", "_seconds", "count", "due", "kind")
 
     def __init__(self, kind: DataKind) -> None:
         self.kind = kind
         self.count = 0
-        self.seconds = Histogram(JAVA_BOUNDS)
-        self.lag = Histogram(LAG_BOUNDS)
+        self.due = 1
+        self._seconds = Sampled(JAVA_BOUNDS)
+        self._lag = Sampled(LAG_BOUNDS)
+
+    @property
+    def seconds(self) -> Histogram:
+        """How long they took."""
+        return self._seconds.histogram(self.count)
+
+    @property
+    def lag(self) -> Histogram:
+        """How old their newest values were, in seconds."""
+        return self._lag.histogram(self.count)
 
     def sample(self, params: dict[str, Any], now: int, take: Callable[[], None]) -> None:
         """``take()`` handles the notification; ``now`` in epoch milliseconds."""
+        self.due = self.count + SAMPLE
         begun = perf_counter()
         take()
-        self.seconds.observe(perf_counter() - begun)
+        self._seconds.observe(perf_counter() - begun, self.count)
         newest = 0
         for name in params:
             if name.isdecimal() and len(name) < 16:
                 newest = max(newest, int(name))
         if newest:
-            self.lag.observe(max(0, now - newest) / 1000)
+            self._lag.observe(max(0, now - newest) / 1000, self.count)
 
 
 def data_counters() -> dict[str, DataCounter]:

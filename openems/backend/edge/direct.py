@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from zope.interface import implementer
 
-from openems.backend.edge.counters import SAMPLE
 from openems.backend.edge.link import DirectLink
 from openems.backend.interfaces import IEndpoint
 from openems.common.errors import OpenemsError
@@ -54,7 +53,7 @@ class DirectEndpoint:
         if counter is None or type(params) is not dict or "id" in message or self._entry is None:
             return False
         counter.count += 1
-        if counter.count % SAMPLE == 1:
+        if counter.count >= counter.due:
             self._manager.sample(counter, self._edge_id, self._entry, params)
         else:
             self._manager.data(self._edge_id, self._entry, counter.kind, params)

@@ -101,6 +101,8 @@ class EdgeManager:
         self.ui: Any = ui
         self.requests = EdgeRequests(metadata, app_center, oauth_registry)
         self.metrics_consumers: list[Any] = []
+        #: What edge applications must have in their header ``secret``; empty: nothing, as with the Java program.
+        self.application_secret = ""
         self.messages = 0
         self.values = 0
         self.dropped: dict[str, int] = {}
@@ -199,9 +201,10 @@ class EdgeManager:
         edge.set_lastmessage(self._now())
         for old in older:
             # Its close takes its time; until then it must not keep the edge online, nor get requests.
-            if old.replaced() and old in entry.links:
-                entry.links.remove(old)
+            if old.replaced():
                 self.counters.disconnects["replaced"] += 1
+                if old in entry.links:
+                    entry.links.remove(old)
         if self._logs.readers(edge_id):
             self._tell_edge(edge_id, True, _ADMINISTRATION, Role.OWNER)
         return entry
@@ -399,7 +402,15 @@ class EdgeManager:
             raise OpenemsError(errors.BACKEND_EDGE_NOT_CONNECTED, edge_id)
         asked = request.timeout
         timeout = min(asked, MAX_TIMEOUT) if asked is not None and asked > 0 else DEFAULT_TIMEOUT
-        result = await entry.links[-1].authenticated_rpc(_authenticated(user, role, request), timeout)
+        params = _authenticated(user, role, request)
+        *older, newest = entry.links
+        try:
+            result = await newest.authenticated_rpc(params, timeout)
+        except OpenemsError as e:
+            if e.code != errors.JSONRPC_SEND_FAILED or not older:
+                raise
+            # It went back through the edge application that it came from, which told of no change.
+            result = await older[-1].authenticated_rpc(params, timeout)
         return Members(Members(result).raw_object("payload")).raw_object("result")
 
     async def subscribe_system_log(
@@ -427,6 +438,10 @@ class EdgeManager:
         return entry is not None and bool(entry.links)
 
     # --- IDebugLoggable
+
+    def application_ids(self) -> frozenset[str]:
+        """Of the edge applications that are connected."""
+        return frozenset(application.application_id for application in self._applications)
 
     def debug_log(self) -> str | None:
         remote = ",".join(f"{a.application_id}:{len(a.edges)}" for a in self._applications)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from openems.backend.authentication.redact import redacted
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, Request
@@ -32,7 +33,11 @@ class EdgeRequests:
                 raise OpenemsError(errors.COMMON_AUTHENTICATION_FAILED, request.method)
             return {}
         if request.method == "oauthRegistry":
-            return await self._oauth(edge_id, request.members().request())
+            try:
+                return await self._oauth(edge_id, request.members().request())
+            except OpenemsError as e:
+                # Texts about malformed members hold the members, codes and tokens among them.
+                raise OpenemsError(e.code, *redacted(list(e.data))) from None
         raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, request.method)
 
     async def _oauth(self, edge_id: str, request: Request) -> Any:
@@ -61,5 +66,6 @@ def _member(members: Members, name: str) -> str:
     """Strict family (wire.md 4.3): code 1 where a member is missing, naming it."""
     value = members.optional_string(name)
     if value is None:
-        raise generic(f"Member [{name}] was not part of {errors.short(errors.json_text(members.as_dict()), 100)}")
+        shown = errors.json_text(redacted(members.as_dict()))
+        raise generic(f"Member [{name}] was not part of {errors.short(shown, 100)}")
     return value

@@ -8,7 +8,7 @@ Rules
   connected. Before the first list nobody could be told from a stranger: the port is closed (edge.md 2.2).
 - With ``keep_edges`` a lost manager leaves the edges where they are. What they send waits in the outbox; what they ask
   is answered with 4004 at once.
-- A slow manager slows the edges down: who brings more while too much waits is not read from.
+- A slow manager slows the edges down: who brings more while too much waits is not read from, and at last nobody is.
 - The manager hears of the edges (``connectedEdges``) as soon as it is there, before anything that waited, and then
   within a second of every change.
 """
@@ -46,6 +46,8 @@ LISTEN_AGAIN = 5.0
 FLUSH_PATIENCE = 2.0
 #: Bytes that may wait for an edge that does not read before its connection is dropped.
 EDGE_SEND_LIMIT = 16 * 1024 * 1024
+#: Requests of one edge that may wait for the manager.
+MAX_ASKING = 100
 BUFFER_BYTES = 64 * 1024 * 1024
 #: Room in the manager's longest message for what is wrapped round an edge's.
 WRAPPING = 4096
@@ -194,7 +196,13 @@ class EdgeApplication:
         self.bytes_up += len(frame)
         outbox = self.outbox
         outbox.put(frame)
-        if outbox.congested and self.fleet.pause(endpoint):
+        if outbox.congested:
+            self._slow_down(endpoint)
+
+    def _slow_down(self, endpoint: EdgeEndpoint) -> None:
+        if self.outbox.choked:
+            self.pauses += self.fleet.pause_all()
+        elif self.fleet.pause(endpoint):
             self.pauses += 1
 
     async def ask(self, endpoint: EdgeEndpoint, request: Request) -> Raw:
@@ -202,10 +210,16 @@ class EdgeApplication:
         manager = self.manager
         if manager is None or not manager.connection.is_open:
             raise OpenemsError(errors.JSONRPC_SEND_FAILED)
+        if endpoint.asking >= MAX_ASKING:
+            raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
         asked = manager.ask(endpoint.edge_id, request)
-        if self.outbox.congested and self.fleet.pause(endpoint):
-            self.pauses += 1
-        return await asked
+        if self.outbox.congested:
+            self._slow_down(endpoint)
+        endpoint.asking += 1
+        try:
+            return await asked
+        finally:
+            endpoint.asking -= 1
 
     # --- manager
 
@@ -223,6 +237,8 @@ class EdgeApplication:
         self.informed = True
         if not keys:
             self.complain("no edges", "the manager knows no edge: the port stays closed")
+        elif len(keys) != len(self.fleet.keys):
+            self._log.info("{id}: the manager knows {number} edges", id=self.id, number=len(keys))
         self.fleet.update(keys)
         self._evaluate()
 

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 @implementer(IEndpoint)
 class EdgeEndpoint:
-    __slots__ = ("_application", "_head", "connection", "edge_id")
+    __slots__ = ("_application", "_head", "asking", "connection", "edge_id")
 
     def __init__(self, connection: Connection, application: EdgeApplication) -> None:
         self.connection = connection
         self.edge_id = ""
+        #: Its requests that the manager has not answered.
+        self.asking = 0
         self._application = application
         self._head = b""
 

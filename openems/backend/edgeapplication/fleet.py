@@ -20,6 +20,7 @@ class Fleet:
         self.replaced = 0
         #: Not read from, because the manager is slow.
         self.paused: set[EdgeEndpoint] = set()
+        self.all_paused = False
 
     def add(self, endpoint: EdgeEndpoint) -> None:
         older = self.edges.get(endpoint.edge_id)
@@ -29,6 +30,8 @@ class Fleet:
             self.replaced += 1
             self.paused.discard(older)
             older.connection.close(1000, "Replaced by a newer connection of this edge")
+        if self.all_paused:
+            self.pause(endpoint)
 
     def remove(self, endpoint: EdgeEndpoint) -> None:
         self.paused.discard(endpoint)
@@ -52,7 +55,15 @@ class Fleet:
         endpoint.connection.pause_reading()
         return True
 
+    def pause_all(self) -> int:
+        """Nobody is read from, nor who comes meanwhile; how many were until now."""
+        if self.all_paused:
+            return 0
+        self.all_paused = True
+        return sum(map(self.pause, self.edges.values()))
+
     def resume(self) -> None:
+        self.all_paused = False
         paused, self.paused = self.paused, set()
         for endpoint in paused:
             endpoint.connection.resume_reading()

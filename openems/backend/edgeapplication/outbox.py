@@ -3,8 +3,8 @@
 Rules
 - Whatever goes to the manager goes through here, so nothing overtakes anything.
 - While the manager takes what is sent, nothing waits: a frame is written at once.
-- While it is slow, frames wait, and above :data:`PAUSE_ABOVE` whoever brings more is to stop reading from its edge,
-  until less than :data:`RESUME_BELOW` wait.
+- While it is slow, frames wait. Above :data:`PAUSE_ABOVE` an edge that brings more is not to be read from, above half
+  of the bound none at all, until less than a quarter of :data:`PAUSE_ABOVE` waits. So a slow manager loses nothing.
 - While it is away, the edges' notifications wait up to the bound; then the oldest are dropped, and counted. Requests,
   answers and lists of edges do not outlive a connection: the manager would not know what they belong to, and whoever
   asked was told that it failed.
@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable
 
 PAUSE_ABOVE = 4 * 1024 * 1024
-RESUME_BELOW = 1024 * 1024
 #: What a frame costs beside its own bytes.
 FRAME_COST = 100
 
@@ -33,10 +32,21 @@ class Outbox:
     """``limit``: bytes that may wait. ``write(frame)`` writes to the manager, False if it cannot; it may call
     :meth:`stopped` meanwhile."""
 
-    __slots__ = ("_frames", "_write", "bytes", "dropped", "dropped_bytes", "flowing", "limit", "list_waits")
+    __slots__ = (
+        "_frames",
+        "_pause_above",
+        "_write",
+        "bytes",
+        "dropped",
+        "dropped_bytes",
+        "flowing",
+        "limit",
+        "list_waits",
+    )
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self._pause_above = min(PAUSE_ABOVE, limit // 4)
         self.bytes = 0
         self.flowing = False
         self.list_waits = False
@@ -52,11 +62,16 @@ class Outbox:
     @property
     def congested(self) -> bool:
         """The manager is there and slow: stop reading from whoever brought the last frame."""
-        return self.bytes > PAUSE_ABOVE and self._write is not None
+        return self.bytes > self._pause_above and self._write is not None
+
+    @property
+    def choked(self) -> bool:
+        """The manager is there and far too slow: stop reading from everybody, each brings only a little."""
+        return self.bytes > self.limit // 2 and self._write is not None
 
     @property
     def relieved(self) -> bool:
-        return self.bytes < RESUME_BELOW or self._write is None
+        return self.bytes < self._pause_above // 4 or self._write is None
 
     def put(self, frame: bytes) -> None:
         if self.flowing and not self._frames and self._write is not None:

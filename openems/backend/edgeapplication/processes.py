@@ -168,34 +168,33 @@ class EdgeProcesses:
         count: int,
         command: Sequence[str],
         *,
-        uri: str,
         port: int,
         interface: str,
         max_message_size: int,
         environ: Mapping[str, str],
         reactor: Any,
-        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.port = port
+        self._count = count
         self._interface = interface
+        self._max_message_size = max_message_size
         self._command = list(command)
         self._environ = dict(environ)
         self._reactor = reactor
         self._reserved: Any = None
-        self._settings = [
-            Settings(f"edgeapplication{n}", uri, port, interface, max_message_size, dict(headers or {}))
-            for n in range(count)
-        ]
         self.children: list[Child] = []
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
 
-    async def start(self) -> None:
-        """Returns when all are at work, or after some time. Raises CannotListenError."""
+    async def start(self, uri: str, headers: Mapping[str, str]) -> None:
+        """``uri``: where the manager listens; ``headers`` are for it. Returns when all are at work, or after some time.
+        Raises CannotListenError."""
         self._reserved = sharedport.reserve(self.port, self._interface)
         self.port = self._reserved.getsockname()[1]
-        for settings in self._settings:
-            settings.port = self.port
+        for number in range(self._count):
+            settings = Settings(
+                f"edgeapplication{number}", uri, self.port, self._interface, self._max_message_size, dict(headers)
+            )
             self.children.append(Child(settings, self._spawn, reactor=self._reactor))
         for child in self.children:
             child.start()

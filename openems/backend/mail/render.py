@@ -222,7 +222,7 @@ class Templates:
     def _links(self, edge_id: str) -> tuple[str, str]:
         if not self.oem.base_url:
             return "", ""
-        edge = f"{self.oem.base_url.rstrip('/')}/device/{quote(edge_id, safe='')}"
+        edge = f"{self.oem.base_url.rstrip('/')}/device/{quote(edge_id, safe='', errors='replace')}"
         return f"{edge}/live", f"{edge}/settings/alerting"
 
     def _rows(

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -34,8 +34,6 @@ from openems.common.errors import generic, short
 MINUTE = 60_000
 RETRY_MINUTES = (1, 5, 15, 60)
 SERVER_MINUTES = (1, 2, 5)
-#: A mail that a working server has shaken off that often waits for its own turn.
-RELEASED = 4
 #: Seconds between two looks at what may go, at most; seconds a question to metadata may take.
 LOOK = 10.0
 QUESTION_SECONDS = 30.0
@@ -101,7 +99,6 @@ class SmtpMailer:
         self._server_failures = 0
         self._pause_until = 0
         self._failing_since = 0
-        self._delayed: set[str] = set()
 
     # Life
 
@@ -205,7 +202,6 @@ class SmtpMailer:
             )
             if envelope is None:
                 break
-            self._begun.append(now)
             flying: Deferred[None] = Deferred.fromCoroutine(self._attempt(envelope))
             if not flying.called:
                 self._flying[envelope.key] = flying
@@ -259,6 +255,7 @@ class SmtpMailer:
         except BadAddress as e:
             self._end(envelope, "Dropped", f"cannot be sent: the address {e}")
             return
+        self._begun.append(self._now())
         await self._deliver(envelope, to, message)
 
     async def _within(self, question: Awaitable[Any]) -> Any:
@@ -323,15 +320,14 @@ class SmtpMailer:
         except Unreachable as e:
             if envelope.key in self.spool.waiting:
                 self._server_fails(str(e))
-                self._delayed.add(envelope.key)
-                self._later(envelope)
+                # The fault may be in this very mail: the others come before it next time.
+                self.spool.last(envelope)
 
     def _accepted(self, envelope: Envelope) -> None:
         """In the moment of the server's word: first of all it is never sent again."""
         self.spool.done(envelope)
         self.counts["Sent"] += 1
         self._server_answers()
-        self._delayed.discard(envelope.key)
         self._log.info(
             "[Mail.Smtp] mail {key} sent{how}: {template} {edge} to {login!r}",
             key=envelope.key,
@@ -341,11 +337,13 @@ class SmtpMailer:
             login=envelope.login or "an operator",
         )
         if envelope.login:
-            self.on_delivered(envelope.template, envelope.edge_id, envelope.login, envelope.sent_at)
+            try:
+                self.on_delivered(envelope.template, envelope.edge_id, envelope.login, envelope.sent_at)
+            except Exception:
+                self._log.failure("whoever is told of mail {key} failed", key=envelope.key)
 
     def _end(self, envelope: Envelope, count: str, what: str, *, is_error: bool = False) -> None:
         self.spool.done(envelope)
-        self._delayed.discard(envelope.key)
         self.counts[count] += 1
         (self._log.error if is_error else self._log.warn)(
             "[Mail.Smtp] mail {key} ({template} {edge} to {login!r}) {what}",
@@ -379,11 +377,6 @@ class SmtpMailer:
         self._log.info("[Mail.Smtp] the mail server answers again; {n} mails wait", n=len(self.spool.waiting))
         self._server_failures = self._failing_since = self._pause_until = 0
         self.problem = None
-        for key in self._delayed:
-            envelope = self.spool.waiting.get(key)
-            if envelope is not None and envelope.tries < RELEASED:
-                envelope.next_try = 0
-        self._delayed.clear()
 
     # What it does
 

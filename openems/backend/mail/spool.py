@@ -157,6 +157,11 @@ class Spool:
         except OSError as e:
             self._log.error("mail {key} is done but could not be moved: {e}", key=envelope.key, e=str(e))
 
+    def last(self, envelope: Envelope) -> None:
+        """Behind all others, until the next start."""
+        if self.waiting.pop(envelope.key, None) is not None:
+            self.waiting[envelope.key] = envelope
+
     def again(self, envelope: Envelope) -> Deferred[Any]:
         """It failed: ``tries`` and ``next_try`` are kept."""
         data = msgspec.json.encode(envelope)
@@ -173,5 +178,5 @@ class Spool:
 
     def oldest_age(self) -> int:
         """Milliseconds since the oldest waiting mail was decided."""
-        first = next(iter(self.waiting.values()), None)
-        return 0 if first is None else max(0, self._now() - first.sent_at)
+        first = min((envelope.sent_at for envelope in self.waiting.values()), default=self._now())
+        return max(0, self._now() - first)

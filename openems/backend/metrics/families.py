@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
@@ -35,21 +36,21 @@ def clean_label(text: str) -> str:
     return _NO_LABEL.sub("_", text)[:60]
 
 
-def gauge(name: str, about: str, values: Mapping[Labels, float] | float, labels: Labels = ()) -> Metric:
+def gauge(name: str, about: str, values: Mapping[Any, float] | float, labels: Labels = ()) -> Metric:
     """``values``: label values -> value, or the one value of a family without labels."""
     family = GaugeMetricFamily(name, about, labels=labels)
     _fill(family, values)
     return family
 
 
-def counter(name: str, about: str, values: Mapping[Labels, float] | float, labels: Labels = ()) -> Metric:
+def counter(name: str, about: str, values: Mapping[Any, float] | float, labels: Labels = ()) -> Metric:
     """``name`` without ``_total``."""
     family = CounterMetricFamily(name, about, labels=labels)
     _fill(family, values)
     return family
 
 
-def _fill(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[Labels, float] | float) -> None:
+def _fill(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[Any, float] | float) -> None:
     if isinstance(values, Mapping):
         for labels, value in values.items():
             family.add_metric(labels, value)

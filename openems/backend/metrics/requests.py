@@ -124,7 +124,7 @@ class Requests:
         yield histogram(
             "http_requests", "Duration of outgoing HTTP requests in seconds.", self.http_seconds.items(), labels
         )
-        results: dict[Labels, float] = dict(self.http_results)
+        results = dict(self.http_results)
         yield gauge("http_request_result", "Finished outgoing HTTP requests; only rises.", results, (*labels, "status"))
         yield counter(
             f"{PREFIX}jsonrpc_requests",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -158,11 +157,12 @@ class OAuthRegistry:
                 "POST", provider.token_url, form=form, path=f"/oauthregistry/{provider.identifier}"
             )
             if reply.status >= 400:
-                raise ExchangeError("status", reply.where, str(reply.status))
+                self._failed(edge_id, f"{reply.where}: {reply.status_text}")
+                raise generic(reply.status_text)
             body = reply.object()
         except ExchangeError as e:
             self._failed(edge_id, str(e))
-            raise generic(_text(e)) from None
+            raise generic(f"The OAuth provider gave no usable answer: {e.kind}") from None
         access_token, refresh_token = body.get("access_token"), body.get("refresh_token", kept)
         if not isinstance(access_token, str) or not access_token:
             self._failed(edge_id, f"{provider.identifier}: reply without access_token")
@@ -209,14 +209,3 @@ def _checked(name: str, text: str, limit: int) -> str:
     if not 0 < len(text) <= limit or not text.isascii() or not text.isprintable():
         raise generic(f"Member [{name}] is empty, too long or has a character that is not allowed")
     return text
-
-
-def _text(error: ExchangeError) -> str:
-    """For the edge: as the Java program says it where it can be (auth.md 10.5)."""
-    status = str(error).rpartition(": ")[2]
-    if error.kind == "status" and status.isdigit():
-        try:
-            return f"Http {status} {HTTPStatus(int(status)).phrase}"
-        except ValueError:
-            return f"Http {status} "
-    return f"The OAuth provider gave no usable answer: {error.kind}"

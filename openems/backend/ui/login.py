@@ -254,8 +254,10 @@ class Logins:
             wrong = e.code == errors.COMMON_AUTHENTICATION_FAILED
             raise
         finally:
-            if not wrong:
-                self._attempts.void(address, "")
+            if wrong:
+                self._attempts.failed(address, "", self._reactor.seconds())
+            else:
+                self._attempts.succeeded(address, "")
 
     async def _within(self, work: Awaitable[T], what: str, remote: str) -> T:
         """The result of ``work``; what is no named refusal becomes code 1 (see the head of this module)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random as random_
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from openems.backend.authentication.attempts import Attempts
 from openems.backend.events import EdgesChanged, EventBus, MetadataInitialized
 from openems.backend.interfaces import (
     IAuthUserAuthorizationCodeFlowService,
@@ -83,6 +84,10 @@ class UiWebsocket:
         random: random_.Random | None = None,
         max_message_size: int = MAX_MESSAGE_SIZE,
         proxies: TrustedProxies | None = None,
+        attempts: Attempts | None = None,
+        origins: Collection[str] = (),
+        revalidation: float = REVALIDATION,
+        max_session_age: float = 0.0,
     ) -> None:
         self.metadata: Any = metadata
         self.edge_manager: Any = edge_manager
@@ -96,7 +101,12 @@ class UiWebsocket:
         self.observe_result: Callable[[str, str], None] | None = None
         self.random = random or random_.SystemRandom()
         self.logins = Logins(
-            metadata, password=password, code_flow=code_flow, registration=registration, reactor=reactor
+            metadata,
+            password=password,
+            code_flow=code_flow,
+            registration=registration,
+            reactor=reactor,
+            attempts=attempts,
         )
         self.subscriptions = Subscriptions(self.edge_manager, slow=slow)
         self.sessions: dict[str, Session] = {}
@@ -109,8 +119,16 @@ class UiWebsocket:
         self.dropped_lines = 0
         self.refused = 0
         self._max_connections = max_connections
+        self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
+        self._revalidation = revalidation
+        self._max_session_age = max_session_age
         self.websocket = WebSocketServer(
-            NAME, self.endpoint, reactor=reactor, max_message_size=max_message_size, proxies=proxies
+            NAME,
+            self.endpoint,
+            reactor=reactor,
+            max_message_size=max_message_size,
+            proxies=proxies,
+            admits=self._admits,
         )
         self._started = False
         self._to_check: deque[Session] = deque()
@@ -187,6 +205,14 @@ class UiWebsocket:
     def endpoint(self, connection: Connection) -> Session:
         """The endpoint factory."""
         return Session(self, connection)
+
+    def _admits(self, headers: Mapping[str, str]) -> bool:
+        """Whether a page of that origin may connect (auth.md S25). What is no browser sends none."""
+        origin = headers.get("origin")
+        if not self._origins or origin is None or origin.lower() in self._origins:
+            return True
+        self.refused += 1
+        return False
 
     def admit(self, session: Session) -> bool:
         """A session's connection is open. False: there are too many, or the server stops."""
@@ -269,7 +295,10 @@ class UiWebsocket:
                 session.check_roles()
             except Exception:
                 self._log.failure("{session}: role check failed", session=str(session))
-            if revalidations and session.validated < now - REVALIDATION:
+            if self._max_session_age and session.since <= now - self._max_session_age:
+                session.end("it is too old")
+                continue
+            if revalidations and session.validated < now - self._revalidation:
                 revalidations -= 1
                 Deferred.fromCoroutine(session.revalidate()).addErrback(self._revalidation_failed)
 

@@ -75,6 +75,8 @@ class Session:
         self.system_logs: set[str] = set()
         #: When metadata last confirmed the user, in the reactor's seconds.
         self.validated = now
+        #: When the user logged in.
+        self.since = now
         self._server = server
         self._requests = TokenBucket(server.request_limit, now=now)
         self._log_messages = TokenBucket(LOG_MESSAGES, now=now)
@@ -197,11 +199,17 @@ class Session:
             changed = await self._server.metadata.get_user_by_external_id(user.user_id)
         except OpenemsError as e:
             if e.code == errors.COMMON_AUTHENTICATION_FAILED and self.user is user:
-                self._log.info("{session}: user does not exist any more, dropped", session=str(self))
-                self._forget_user()
-                self.connection.drop()
+                self.end("the user does not exist any more")
             return
         self._changed(user, changed)
+
+    def end(self, reason: str) -> None:
+        """By dropping TCP, without a Close frame: the UI comes back then, and has to log in."""
+        self._log.info("{session}: dropped, {reason}", session=str(self), reason=reason)
+        if self.token is not None:
+            self._server.logins.connection_closed(self.token)
+        self._forget_user()
+        self.connection.drop()
 
     def _may(self, edge_id: str, required: Role) -> bool:
         user = self.user
@@ -302,7 +310,7 @@ class Session:
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
         self._forget_user()
         self.user, self.token = logged_in.user, logged_in.token
-        self.validated = self._server.reactor.seconds()
+        self.validated = self.since = self._server.reactor.seconds()
         self._log.info("{session} {remote}: logged in", session=str(self), remote=self.connection.remote)
         return logged_in.result
 

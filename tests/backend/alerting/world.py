@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -83,18 +84,18 @@ class Store:
     """Survives :meth:`World.restart`. Stamps go where the settings come from."""
 
     def __init__(self) -> None:
-        self.pending: dict[str, Mapping[str, Any]] = {}
+        self.pending: dict[str, Raw] = {}
         self.stamps: dict[tuple[str, str, str], int] = {}
         self.metadata: Metadata | None = None
 
-    def pending_alerts(self) -> Mapping[str, Mapping[str, Any]]:
-        return copy.deepcopy(self.pending)
+    def pending_alerts(self) -> Mapping[str, Raw]:
+        return dict(self.pending)
 
-    def keep_pending_alert(self, edge_id: str, pending: Mapping[str, Any] | None) -> None:
+    def keep_pending_alert(self, edge_id: str, pending: Raw | None) -> None:
         if pending is None:
             self.pending.pop(edge_id, None)
         else:
-            self.pending[edge_id] = copy.deepcopy(pending)
+            self.pending[edge_id] = pending
 
     def set_last_notification(
         self, edge_id: str, user_login: str, *, offline: int | None = None, sum_state: int | None = None

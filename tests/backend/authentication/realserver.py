@@ -33,7 +33,12 @@ def document(name: str, **changes: Any) -> dict[str, Any]:
     text = re.sub(r"\$\{[A-Z_]+:([^}]*)\}", r"\1", REALM.read_text())
     realm: dict[str, Any] = json.loads(text)
     account = next(user for user in realm["users"] if "serviceAccountClientId" in user)
-    foreign = {**realm["clients"][0], "clientId": "foreign", "secret": "foreign-secret", "serviceAccountsEnabled": False}
+    foreign = {
+        **realm["clients"][0],
+        "clientId": "foreign",
+        "secret": "foreign-secret",
+        "serviceAccountsEnabled": False,
+    }
     foreign_es = {**foreign, "clientId": "foreign-es"}
     foreign_es["attributes"] = {**foreign["attributes"], "access.token.signed.response.alg": "ES256"}
     users = [user(login) for login in USERS]

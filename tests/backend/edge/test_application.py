@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.edge.application import CONFIRMATION, ApplicationEndpoint
 from openems.backend.events import LastmessageSet, OnlineSet
-from openems.common.jsonrpc import new_id
+from openems.common import errors
+from openems.common.errors import OpenemsError
+from openems.common.jsonrpc import loads, new_id
+from openems.common.role import Role
 from openems.testing.connections import FakeConnection
 from openems.testing.services import now_of
 
-from .world import START, World, connected, data, edge_rpc, notification
+from .world import START, USER, World, connected, data, edge_rpc, envelope, notification, request
 
 KEYS = {"k1": "edge1", "k2": "edge2", "k3": "edge3"}
 
@@ -115,6 +119,44 @@ class ConnectedEdges(ApplicationCase):
         self.assertEqual(self.online(), [("edge1", True)])
         other.lose()
         self.assertEqual(self.online(), [("edge1", False)])
+
+    def test_an_edge_that_went_back_to_the_first(self) -> None:
+        """The newer application says 4004, and did not tell yet that the edge has left."""
+        other = self.world.application("edges1")
+        self.application.receive(connected("edge1"))
+        other.receive(connected("edge1"))
+        for connection in (self.application, other):
+            connection.take()
+        asked = Deferred.fromCoroutine(self.world.manager.send("edge1", USER, Role.OWNER, request("x")))
+        self.assertEqual((len(other.take()), self.application.take()), (1, []))
+        other.fail(OpenemsError(errors.JSONRPC_SEND_FAILED))
+        [up] = self.application.take()
+        payload = up["params"]["payload"]
+        self.application.answer({"payload": {"jsonrpc": "2.0", "id": payload["id"], "result": envelope({"a": 1})}})
+        self.assertEqual(loads(self.successResultOf(asked)), {"a": 1})
+
+    def test_other_errors_are_the_edges_answer(self) -> None:
+        other = self.world.application("edges1")
+        self.application.receive(connected("edge1"))
+        other.receive(connected("edge1"))
+        self.application.take()
+        asked = Deferred.fromCoroutine(self.world.manager.send("edge1", USER, Role.OWNER, request("x")))
+        other.fail(OpenemsError(errors.BACKEND_EDGE_NOT_CONNECTED, "edge1"))
+        self.assertEqual(self.failureResultOf(asked, OpenemsError).value.code, 3000)
+        self.assertEqual(self.application.take(), [])
+
+
+class OwnApplications(SynchronousTestCase):
+    def test_without_the_secret(self) -> None:
+        world = World(KEYS)
+        world.manager.application_secret = "a secret"
+        for headers in ({}, {"secret": "another"}, {"secret": "ä"}):
+            connection = FakeConnection({"id": "edges0", **headers}, world.clock)
+            connection.open(ApplicationEndpoint(connection, world.manager))
+            self.assertEqual((connection.is_open, connection.sent), (False, []))
+        connection = FakeConnection({"id": "edges0", "secret": "a secret"}, world.clock)
+        connection.open(ApplicationEndpoint(connection, world.manager))
+        self.assertEqual(len(connection.sent), 1)
 
 
 class FirstMessage(ApplicationCase):

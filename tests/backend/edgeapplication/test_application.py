@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from openems.backend.edgeapplication.application import MAX_ASKING
 from openems.backend.edgeapplication.manager import GRACE, PATIENCE
 from openems.common.jsonrpc import new_id
 
@@ -152,6 +153,17 @@ class Up(SynchronousTestCase):
         world.reactor.advance(PATIENCE)
         self.assertEqual(edge.take()[0]["error"]["code"], 1)
         self.assertEqual(world.application.manager._pending, {})
+
+    def test_one_that_asks_without_end_leaves_room_for_others(self) -> None:
+        world = World()
+        bad, good = world.edge("key0"), world.edge("key1")
+        for _ in range(MAX_ASKING + 10):
+            bad.receive(request("foo"))
+        self.assertEqual({reply["error"]["code"] for reply in bad.take()}, {4005})
+        good.receive(request("foo"))
+        self.assertEqual(len(world.up()), MAX_ASKING + 1)
+        bad.lose()
+        self.assertEqual(len(world.application.manager._pending), 1)
 
     def test_bad_frames_cost_only_themselves(self) -> None:
         world = World()
@@ -365,6 +377,25 @@ class Slow(SynchronousTestCase):
         self.assertTrue(busy.reading)
         self.assertEqual(len(world.up()), sent)
         self.assertEqual(world.application.status().dropped_messages, 0)
+
+    def test_many_edges_with_little_each(self) -> None:
+        """Nothing is lost while the manager is there, however many bring one message more."""
+        world = World({f"key{n}": f"edge{n}" for n in range(300)}, buffer_bytes=1_000_000)
+        edges = [world.edge(f"key{n}") for n in range(200)]
+        world.application.manager_flows(world.application.manager, False)
+        sent = 0
+        for edge in edges:
+            if edge.reading:
+                edge.receive(notification("x", {"a": "x" * 10_000}))
+                sent += 1
+        self.assertLess(sent, 60)
+        self.assertTrue(all(not edge.reading for edge in edges))
+        late = world.edge("key299")
+        self.assertFalse(late.reading)
+        world.up()
+        world.application.manager_flows(world.application.manager, True)
+        self.assertTrue(all(edge.reading for edge in [*edges, late]))
+        self.assertEqual((len(world.up()), world.application.status().dropped_messages), (sent, 0))
 
     def test_order_is_kept_while_it_drains(self) -> None:
         world = World()

@@ -35,6 +35,7 @@ class Peer:
     def __init__(self) -> None:
         self.connection: Connection | None = None
         self.texts: list[bytes] = []
+        self.closes = 0
 
     def __call__(self, connection: Connection) -> Peer:
         self.connection = connection
@@ -55,6 +56,7 @@ class Peer:
 
     def closed(self) -> None:
         self.connection = None
+        self.closes += 1
 
 
 class LiveCase(TestCase):
@@ -86,7 +88,9 @@ class LiveCase(TestCase):
         await backend.listening()
         return backend
 
-    async def application(self, application_id: str = "edges0", port: int | None = None, **more: Any) -> EdgeApplication:
+    async def application(
+        self, application_id: str = "edges0", port: int | None = None, **more: Any
+    ) -> EdgeApplication:
         application = EdgeApplication(
             application_id,
             f"ws://127.0.0.1:{port or 8083 + self.offset}",
@@ -197,7 +201,7 @@ class EndToEnd(LiveCase):
         backend = await self.backend()
         applications = [await self.application("edges0"), await self.application("edges1")]
         manager = backend.edge_manager
-        first, first_client = self.edge(applications[0])
+        _, first_client = self.edge(applications[0])
         await self.fleet(applications[1], "edge1")
         await self.until(lambda: manager.is_connected("edge0") and manager.is_connected("edge1"))
         # It comes back through the other one while the first still believes in it.
@@ -207,11 +211,12 @@ class EndToEnd(LiveCase):
         await self.until(lambda: manager.get_channel_values("edge0", ["c/a"]) == {"c/a": 7})
         await first_client.stop()
         await self.until(lambda: not applications[0].status().edges)
-        await deferLater(reactor, 1.5)  # type: ignore[arg-type]
+        # The manager was told so; the edge has its other connection.
+        await self.until(lambda: [a.application_id for a in manager._applications if "edge0" in a.edges] == ["edges1"])
         self.assertTrue(manager.is_connected("edge0"))
         # One of them leaves: the other's edges stay.
         await applications[0].stop()
-        await deferLater(reactor, 0.2)  # type: ignore[arg-type]
+        await self.until(lambda: len(manager._applications) == 1)
         self.assertTrue(manager.is_connected("edge0") and manager.is_connected("edge1"))
         await applications[1].stop()
         await self.until(lambda: not manager.is_connected("edge0"))

@@ -31,9 +31,7 @@ class Reactor(MemoryReactorClock):
 class World:
     def __init__(self, keys: dict[str, str] | None = None, *, connect: bool = True, **options: Any) -> None:
         self.reactor = Reactor()
-        self.application = EdgeApplication(
-            "edges0", "ws://localhost:8083", reactor=self.reactor, port=8081, **options
-        )
+        self.application = EdgeApplication("edges0", "ws://localhost:8083", reactor=self.reactor, port=8081, **options)
         self.manager: FakeConnection | None = None
         if connect:
             self.connect()

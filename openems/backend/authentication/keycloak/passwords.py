@@ -78,11 +78,11 @@ class Passwords:
     async def _in_turn(self, oem: Oem, name: str, username: str, password: str, address: str) -> TokenReply:
         if not self._attempts.begin(address, name, self._reactor.seconds()):
             raise TooMany()
-        lock = self._locks.setdefault(name, DeferredLock())
-        if len(lock.waiting) >= MAX_QUEUE:
-            raise TooMany()
         outcome = "void"
         try:
+            lock = self._locks.setdefault(name, DeferredLock())
+            if len(lock.waiting) >= MAX_QUEUE:
+                raise TooMany()
             await lock.acquire()
             try:
                 wait = self._spacing.wait(name, self._reactor.seconds())
@@ -103,7 +103,9 @@ class Passwords:
         finally:
             if outcome == "succeeded":
                 self._attempts.succeeded(address, name)
-            elif outcome == "void":
+            elif outcome == "failed":
+                self._attempts.failed(address, name, self._reactor.seconds())
+            else:
                 self._attempts.void(address, name)
 
     def _digest(self, *parts: str) -> bytes:

@@ -21,6 +21,7 @@ from openems.backend.authentication.keycloak.client import Denied, KeycloakClien
 from openems.backend.authentication.keycloak.flow import Flow, NotConnectable
 from openems.backend.authentication.keycloak.inputs import MAX_OEM, is_plain, is_token
 from openems.backend.authentication.keycloak.jwks import MIN_INTERVAL, REFRESH, Jwks, KeysUnavailable
+from openems.backend.authentication.keycloak.pace import Pace
 from openems.backend.authentication.keycloak.passwords import Passwords, TooMany
 from openems.backend.authentication.keycloak.pending import PendingLogins
 from openems.backend.authentication.keycloak.registration import ROLES, Registration
@@ -118,6 +119,7 @@ class Keycloak:
         self._jwks = Jwks(
             lambda: keys_client.keys(allowed), reactor=reactor, refresh=keys_refresh, min_interval=keys_interval
         )
+        self._pace = Pace(reactor)
         self._tokens = Tokens(
             realm.issuer,
             self._jwks,
@@ -125,6 +127,7 @@ class Keycloak:
             clients=[oem.client_id for oem in oems],
             algorithms=algorithms,
             audience=audience,
+            pace=self._pace,
         )
         self._pending = PendingLogins(random_bytes)
         self._flow = Flow(self._client, self._tokens, self._pending, self._oems, reactor=reactor)
@@ -146,6 +149,7 @@ class Keycloak:
         self._jwks.stop()
         self._flow.stop()
         self._passwords.stop()
+        self._pace.stop()
         for running in tuple(self._running):
             running.cancel()
         await self._exchange.close()

@@ -15,6 +15,7 @@ import hmac
 from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from time import perf_counter
 from typing import Any
 
 import jwt
@@ -22,6 +23,7 @@ import msgspec
 
 from openems.backend.authentication.keycloak.jwks import Jwks
 from openems.backend.authentication.keycloak.keyset import Key
+from openems.backend.authentication.keycloak.pace import Pace
 
 MAX_TOKEN = 16 * 1024
 LEEWAY = 30
@@ -29,16 +31,8 @@ MAX_REMEMBERED = 10_000
 #: Header members that would have the verifier take a key from the token, or do what it does not know.
 _FORBIDDEN = ("crit", "jwk", "jku", "x5c", "x5u", "x5t", "x5t#S256", "b64", "zip")
 SERVICE_ACCOUNT = "service-account-"
-_UNCHECKED: Any = {
-    "verify_signature": True,
-    "verify_exp": False,
-    "verify_nbf": False,
-    "verify_iat": False,
-    "verify_aud": False,
-    "verify_iss": False,
-    "verify_sub": False,
-    "verify_jti": False,
-}
+#: Signatures only: the claims are checked here, by our clock.
+_JWS = jwt.PyJWS()
 
 
 class NotBelieved(Exception):
@@ -74,6 +68,7 @@ class Tokens:
         algorithms: Collection[str] = ("RS256",),
         audience: str = "",
         leeway: int = LEEWAY,
+        pace: Pace | None = None,
     ) -> None:
         self.issuer = issuer
         self.verified = 0
@@ -84,6 +79,7 @@ class Tokens:
         self._algorithms = frozenset(algorithms)
         self._audience = audience
         self._leeway = leeway
+        self._pace = pace
         self._remembered: OrderedDict[bytes, Claims] = OrderedDict()
         self._generation = jwks.generation
 
@@ -101,6 +97,7 @@ class Tokens:
         except NotBelieved:
             self.refused += 1
             raise
+        self._forget_older_keys()
         self._remembered[digest] = claims
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
@@ -126,10 +123,13 @@ class Tokens:
             self.refused += 1
             raise
 
-    def _recall(self, digest: bytes) -> Claims | None:
+    def _forget_older_keys(self) -> None:
         if self._generation != self._jwks.generation:
             self._generation = self._jwks.generation
             self._remembered.clear()
+
+    def _recall(self, digest: bytes) -> Claims | None:
+        self._forget_older_keys()
         known = self._remembered.get(digest)
         if known is None:
             return None
@@ -150,7 +150,14 @@ class Tokens:
             key = await self._jwks.key(header.kid, trusted=trusted)
         if key is None:
             raise NotBelieved("unknown kid")
-        claims = _signed(token, key, header.alg)
+        if self._pace is not None:
+            await self._pace.turn()
+        begun = perf_counter()
+        try:
+            claims = _signed(token, key, header.alg)
+        finally:
+            if self._pace is not None:
+                self._pace.spent(perf_counter() - begun)
         self.verified += 1
         if claims.get("iss") != self.issuer:
             raise NotBelieved("iss")
@@ -212,9 +219,12 @@ def _signed(token: str, key: Key, algorithm: str) -> dict[str, Any]:
     if algorithm not in key.algorithms:
         raise NotBelieved("alg is not the key's")
     try:
-        claims: dict[str, Any] = jwt.decode(token, key.key, algorithms=[algorithm], options=_UNCHECKED)
-    except (jwt.exceptions.PyJWTError, ValueError, TypeError) as e:
+        payload = _JWS.decode(token, key.key, algorithms=[algorithm])
+        claims = msgspec.json.decode(payload)
+    except (jwt.exceptions.PyJWTError, msgspec.DecodeError, ValueError, TypeError, RecursionError) as e:
         raise NotBelieved(type(e).__name__) from None
+    if not isinstance(claims, dict):
+        raise NotBelieved("payload")
     return claims
 
 

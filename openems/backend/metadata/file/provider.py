@@ -644,12 +644,12 @@ class FileMetadata:
             entry.last_sum_state = sum_state
         self._file.touch()
 
-    def pending_alerts(self) -> Mapping[str, Mapping[str, Any]]:
+    def pending_alerts(self) -> Mapping[str, Raw]:
         return dict(self.state.pending)
 
-    def keep_pending_alert(self, edge_id: str, pending: Mapping[str, Any] | None) -> None:
+    def keep_pending_alert(self, edge_id: str, pending: Raw | None) -> None:
         if pending is not None:
-            self.state.pending[edge_id] = dict(pending)
+            self.state.pending[edge_id] = pending
         elif self.state.pending.pop(edge_id, None) is None:
             return
         self._file.touch()

@@ -47,7 +47,7 @@ class TokenState(msgspec.Struct):
     credential: str = ""
 
 
-class AlertingState(msgspec.Struct, omit_defaults=True, rename="camel"):
+class AlertingState(msgspec.Struct, omit_defaults=True, rename="camel", gc=False):
     """Delays in minutes, stamps of the last mails in epoch milliseconds."""
 
     offline: int = 0
@@ -82,7 +82,7 @@ class State(msgspec.Struct):
     users: dict[str, UserState] = {}
     tokens: dict[str, TokenState] = {}
     alerting: dict[str, dict[str, AlertingState]] = {}
-    pending: dict[str, dict[str, Any]] = {}
+    pending: dict[str, msgspec.Raw] = {}
     edges: dict[str, EdgeState] = {}
     protocols: dict[str, list[ProtocolState]] = {}
     last_protocol: int = 0

@@ -17,7 +17,7 @@ EXPIRE_EVERY = 3_600_000
 #: Compressed chunks take late rows, but slowly: most stragglers have arrived by then.
 COMPRESS_AFTER_DAYS = 7
 
-_READ_RAW_FROM = (
+READ_RAW_FROM = (
     "SELECT CASE WHEN isfinite(time) THEN (date_part('epoch', time) * 1000)::bigint ELSE 0 END"
     " FROM ts_state WHERE name = 'raw_from'"
 )
@@ -78,7 +78,7 @@ class Maintenance:
             await self._expire(now)
 
     async def _read_raw_from(self) -> None:
-        [(stored,)] = await self._pool.query(_READ_RAW_FROM)
+        [(stored,)] = await self._pool.query(READ_RAW_FROM)
         own = (self._now() - self._raw_days * DAY) // DAY * DAY if self._raw_days else 0
         self.raw_from = max(stored, own)
 
@@ -88,9 +88,9 @@ class Maintenance:
         drop = drop_chunks if self._schema.hypertables else drop_plain
         if self._raw_days:
             await self._pool.execute(_SET_RAW_FROM, (self.raw_from, self.raw_from))
-            self.dropped += await drop(self._pool, ("ts_num", "ts_txt"), self.raw_from)
+            self.dropped += await drop(self._pool, ("ts_num",), self.raw_from)
         if self._rollup_days:
-            self.dropped += await drop(self._pool, ("ts_num_5m",), now - self._rollup_days * DAY)
+            self.dropped += await drop(self._pool, ("ts_num_5m", "ts_txt"), now - self._rollup_days * DAY)
 
     async def _compress(self) -> None:
         """A server without the feature is told of once and serves as well."""

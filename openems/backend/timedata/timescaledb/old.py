@@ -43,7 +43,7 @@ class OldRows:
         self._partitions = partitions
 
     async def write(self, parts: Iterable[tuple[Edge, int, dict[str, Any], Any]], *, timeout: float) -> int:
-        """The number of samples. Texts that old are not kept. Raises what the pool raises."""
+        """The number of samples; texts are not looked at. Raises what the pool raises."""
         samples: dict[tuple[int, int], dict[int, float]] = {}
         for edge, time, numbers, _ in parts:
             for channel, value in numbers.items():

@@ -16,7 +16,7 @@ from openems.backend.timedata.timescaledb.rows import DAY
 from openems.postgres.pool import Pool, Transaction, Unavailable
 
 AHEAD = 3
-DAILY, MONTHLY = ("ts_num", "ts_txt"), ("ts_num_5m",)
+DAILY, MONTHLY = ("ts_num",), ("ts_txt", "ts_num_5m")
 _EPOCH = datetime.date(1970, 1, 1)
 #: A detached partition that could not be dropped is tried again.
 _NAME = r"^(ts_num|ts_txt|ts_num_5m)_([0-9]{6}|[0-9]{8})$"

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from openems.backend.interfaces import IDebugLoggable, ITimedata
 from openems.backend.models import History
+from openems.backend.timedata.plausibility import ChannelFilter
 from openems.backend.timedata.spool import Item, Spool, TryLater
 from openems.backend.timedata.timescaledb import migrations
+from openems.backend.timedata.timescaledb.export import TimescaledbExport
 from openems.backend.timedata.timescaledb.maintenance import Maintenance
 from openems.backend.timedata.timescaledb.migrations import SchemaTrouble
 from openems.backend.timedata.timescaledb.partitions import Partitions
@@ -32,6 +34,8 @@ from openems.common.resolution import Grid, Resolution, milliseconds, periods
 from openems.postgres.listen import Listener
 from openems.postgres.pool import Pool, Unavailable
 
+#: What we take for written must outlive a crash of the server, whatever it is set to otherwise.
+DURABLE = ("SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",)
 ROUND_EVERY = 10.0
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 LOG_EVERY = 60.0
@@ -73,6 +77,7 @@ class TimescaledbTimedata:
         lookback_days: int = 3_660,
         max_channels: int = 10_000,
         edges: Sequence[str] = (),
+        channels: ChannelFilter | None = None,
         reactor: Any,
         now: Callable[[], int],
         stop_patience: float = 3.0,
@@ -83,11 +88,12 @@ class TimescaledbTimedata:
         self._reactor = reactor
         self._now = now
         self._flavour = flavour
-        self._raw_days = raw_retention_days
+        self.raw_days = raw_retention_days
         self._rollup_days = rollup_retention_days
         self._lookback = lookback_days
         self._max_channels = max_channels
         self._edges = frozenset(edges)
+        self._channels = channels
         self._stop_patience = stop_patience
         search_path = {"search_path": schema if schema == "public" else f'"{schema}", public'}
         where = {
@@ -102,7 +108,8 @@ class TimescaledbTimedata:
         # A question that sorts a year must not write it to disk to do so.
         reading = {**search_path, "work_mem": "32MB", "default_transaction_read_only": "on"}
         self.pool = Pool(f"{id} queries", size=pool_size, settings=reading, **where)
-        self.write_pool = Pool(f"{id} writes", size=write_pool_size + 2, settings=search_path, **where)
+        self.write_pool = Pool(f"{id} writes", size=write_pool_size + 2, settings=search_path, prepare=DURABLE, **where)
+        self.export = TimescaledbExport(self.pool)
         self._series = Series(self.write_pool)
         self._reader = Reader(id, self.pool, self._series, reactor=reactor, time_limit=statement_timeout)
         self._listener = Listener(
@@ -135,6 +142,7 @@ class TimescaledbTimedata:
         self._task: Deferred[None] | None = None
         self._logged_at = -LOG_EVERY
         self._left_out = 0
+        self._maintaining = DeferredLock()
 
     # --- life
 
@@ -205,7 +213,7 @@ class TimescaledbTimedata:
             tables,
             partitions,
             now=self._now,
-            raw_days=self._raw_days,
+            raw_days=self.raw_days,
             rollup_days=self._rollup_days,
         )
         await maintenance.begin()
@@ -219,6 +227,7 @@ class TimescaledbTimedata:
             raw_from=lambda: maintenance.raw_from,
             lookback_days=self._lookback,
             max_channels=self._max_channels,
+            channels=self._channels,
             schema=self.schema,
         )
 
@@ -246,12 +255,21 @@ class TimescaledbTimedata:
         maintenance = self._maintenance
         if maintenance is None:
             return
+        await self._maintaining.acquire()
         try:
             await maintenance.round(lambda: self._running)
+            self._trouble = None
         except Unavailable:
             pass  # whoever writes tells
         except psycopg2.Error as error:
             self._failed(migrations.sentence(error, self.write_pool, self.schema))
+        finally:
+            self._maintaining.release()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it cannot be used, in a sentence for the operator."""
+        return self._trouble or self.pool.down or self._spool.failing
 
     def _failed(self, text: str) -> None:
         self._trouble = text
@@ -310,7 +328,7 @@ class TimescaledbTimedata:
     def debug_log(self) -> str | None:
         spool, writer = self._spool, self._writer
         dropped = sum(spool.dropped.values()) + (sum(writer.dropped.values()) if writer is not None else 0)
-        trouble = self._trouble or self.pool.down or spool.failing
+        trouble = self.trouble
         state = f" {'CANNOT READ' if self.read_only else 'CANNOT WRITE'}: {trouble}" if trouble else ""
         return (
             f"[{self.id}] Rows:{writer.rows if writer else 0} Batches:{spool.batches} Waiting:{spool.waiting}"

@@ -14,8 +14,9 @@ import psycopg2
 from twisted.logger import Logger
 
 from openems.backend.models import History
+from openems.backend.timedata.plausibility import is_unicode
 from openems.backend.timedata.timescaledb import queries
-from openems.backend.timedata.timescaledb.rows import storable
+from openems.backend.timedata.timescaledb.rows import BUCKET
 from openems.backend.timedata.timescaledb.series import Edge, Series
 from openems.common import energy
 from openems.common.data import Value
@@ -59,7 +60,7 @@ class Reader:
     async def _guarded(self, question: Any, edge_id: str, where: Any, names: Sequence[str]) -> Any:
         """An answer, or an error that a user may see: no word of the database in it."""
         self.asked += 1
-        if not storable(edge_id) or (isinstance(where, Grid) and not where.starts):
+        if not is_unicode(edge_id) or (isinstance(where, Grid) and not where.starts):
             return {}
         deadline = self._reactor.seconds() + self._time_limit
         try:
@@ -83,10 +84,16 @@ class Reader:
         left = max(0.001, deadline - self._reactor.seconds())
         return await self._pool.query(sql, timeout=left, repeatable=True)
 
+    async def _marks(self, edge: Edge, deadline: float) -> tuple[int, int | None]:
+        [marks] = await self._ask(queries.MARKS.format(edge.id), deadline)
+        return marks  # type: ignore[return-value]
+
     # --- means
 
     async def _means(self, edge: Edge, grid: Grid, channels: dict[str, int], deadline: float) -> dict[str, list[Value]]:
-        rows = await self._ask(queries.means(edge.id, list(channels.values()), grid), deadline)
+        marks = await self._marks(edge, deadline)
+        border = queries.border(marks, grid.aligned(BUCKET), grid.end)
+        rows = await self._ask(queries.means(list(channels.values()), grid, border), deadline)
         empty: list[Value] = [None] * len(grid)
         columns = {number: empty.copy() for number in channels.values()}
         for row in rows:
@@ -94,7 +101,7 @@ class Reader:
         if grid.step is not None and grid.step <= CARRY:
             holes = [number for number, column in columns.items() if None in column]
             if holes:
-                for row in await self._ask(queries.gaps(edge.id, holes, grid, CARRY), deadline):
+                for row in await self._ask(queries.gaps(holes, grid, marks, CARRY), deadline):
                     _carry(columns[row[0]], grid, *map(_decoded, row[1:]))
         with_text = [number for number in columns if number in edge.txt]
         if with_text:
@@ -108,7 +115,9 @@ class Reader:
     async def _rises(
         self, edge: Edge, grid: Grid, channels: dict[str, int], deadline: float
     ) -> dict[str, list[energy.Number | None]]:
-        rows = await self._ask(queries.stretches(edge.id, list(channels.values()), grid), deadline)
+        marks = await self._marks(edge, deadline)
+        border = queries.border(marks, grid.aligned(BUCKET), grid.end)
+        rows = await self._ask(queries.stretches(list(channels.values()), grid, border, marks), deadline)
         bases: dict[int, float] = {}
         parts: dict[int, list[Stretch | None]] = {}
         for number, index, first, last, inside, between in rows:
@@ -124,7 +133,7 @@ class Reader:
             if number in parts:
                 found = energy.rises(bases.get(number), parts[number])
                 if any(value is not None for value in found):
-                    result[name] = found if number in edge.fraction else [_whole(value) for value in found]
+                    result[name] = _whole(found)
         return result
 
     # --- first value before
@@ -132,8 +141,9 @@ class Reader:
     async def _newest(self, edge: Edge, time: int, channels: dict[str, int], deadline: float) -> dict[str, Value]:
         numbers = list(channels.values())
         found: dict[int, tuple[float, Value]] = {}
-        for number, at, value in await self._ask(queries.newest(edge.id, numbers, time), deadline):
-            found[number] = (at, value if number in edge.fraction else _whole(value))
+        marks = await self._marks(edge, deadline)
+        for number, at, value in await self._ask(queries.newest(numbers, time, marks), deadline):
+            found[number] = (at, _whole([value])[0])
         with_text = [number for number in numbers if number in edge.txt]
         if with_text:
             for number, at, text in await self._ask(queries.newest_texts(with_text, time), deadline):
@@ -180,8 +190,11 @@ def _carry(column: list[Value], grid: Grid, times: list[float], values: list[flo
             column[index] = value
 
 
-def _whole(value: Any) -> Any:
-    return int(value) if value is not None else None
+def _whole(values: list[Any]) -> list[Any]:
+    """Whole numbers as such, if all are: the database keeps all of them in double precision."""
+    if all(value is None or value.is_integer() for value in values):
+        return [None if value is None else int(value) for value in values]
+    return values
 
 
 def _check_size(grid: Grid, names: Sequence[str]) -> None:

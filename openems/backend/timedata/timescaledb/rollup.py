@@ -35,7 +35,7 @@ _TAKE = (
 )
 _NOTES = (
     "SELECT DISTINCT edge_id, (date_part('epoch', bucket) * 1000)::bigint FROM"
-    " (SELECT edge_id, bucket FROM ts_rolling ORDER BY bucket, edge_id LIMIT %s) AS some ORDER BY 1, 2"
+    " (SELECT edge_id, bucket FROM ts_rolling ORDER BY bucket, edge_id LIMIT %s) AS first ORDER BY 1, 2"
 )
 _DONE = (
     "DELETE FROM ts_rolling USING unnest(%s::int[], %s::bigint[]) AS u(e, b)"

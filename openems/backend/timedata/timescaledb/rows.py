@@ -5,38 +5,33 @@ text. Nothing is done for each single value in Python where a whole row can be l
 
 - A sample is (series, time) -> value; the same time again replaces it. PostgreSQL refuses a key twice in a statement,
   so a second row of an edge for the same time begins the next one.
-- Nothing is stored for null, NaN, infinity, numbers of 1e18 and more, long or broken text, lists and objects; all but
-  null are counted. Booleans are 0 and 1.
+- What is stored at all is said in plausibility.py; here it is done for whole rows.
 """
 
 # ruff: noqa: S608 - what is put into these texts are numbers and times of our own
 from __future__ import annotations
 
-from math import isfinite
+from math import hypot
 from typing import Any
 
 import orjson
 
+from openems.backend.timedata.plausibility import HUGE, MAX_TEXT, is_unicode
 from openems.backend.timedata.timescaledb.migrations import LOCKS, WRITE
 from openems.backend.timedata.timescaledb.series import Edge
-from openems.common.channel import MAX_LENGTH
 from openems.common.data import Row, Value
 
 BUCKET = 300_000
 DAY = 86_400_000
-HUGE = 10**18
-MAX_TEXT = 4_096
 #: Rows of one statement: larger ones are hardly faster, and building one holds up the reactor.
 ROWS = 5_000
 
-_NUMBERS = frozenset({int, float})
 _LOCK = f"SELECT pg_advisory_xact_lock_shared({LOCKS}, {WRITE});"
 _DIRTY = (
     "INSERT INTO ts_dirty SELECT e, to_timestamp(b / 1000.0) FROM unnest('%s'::int[], '%s'::bigint[]) AS u(e, b)"
     " ORDER BY 1, 2 ON CONFLICT DO NOTHING;"
 )
 _TXT = "UPDATE ts_series SET txt = true WHERE id = ANY('%s'::int[]) AND NOT txt;"
-_FRACTION = "UPDATE ts_series SET fraction = true WHERE id = ANY('%s'::int[]) AND NOT fraction;"
 _UPSERT = (
     " ON CONFLICT (series_id, time) DO UPDATE SET value = excluded.value"
     " WHERE {0}.value IS DISTINCT FROM excluded.value;"
@@ -49,26 +44,6 @@ _TEXTS = (
     "INSERT INTO ts_txt (series_id, time, value) SELECT s, to_timestamp(m / 1000.0), v"
     " FROM unnest(%s::int[], %s::bigint[], %s::text[]) AS u(s, m, v)" + _UPSERT.format("ts_txt")
 )
-
-
-def storable(text: str) -> bool:
-    """Whether PostgreSQL can keep it: valid Unicode without U+0000."""
-    if "\0" in text:
-        return False
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def address_reason(address: str) -> str | None:
-    """Why a channel of that name is not made; None if it is all right."""
-    if len(address) > MAX_LENGTH or "/" not in address or not storable(address):
-        return "address"
-    return None
 
 
 def plain(row: Row, dropped: dict[str, int]) -> tuple[dict[str, int | float], dict[str, str]]:
@@ -94,7 +69,7 @@ def _sort(channel: str, value: Value, numbers: dict[str, int | float], texts: di
     elif kind is bool:
         numbers[channel] = int(value)
     elif kind is str:
-        if len(value) > MAX_TEXT or not storable(value):  # type: ignore[arg-type]
+        if len(value) > MAX_TEXT or not is_unicode(value):  # type: ignore[arg-type]
             return "text"
         texts[channel] = value  # type: ignore[assignment]
     else:
@@ -103,18 +78,18 @@ def _sort(channel: str, value: Value, numbers: dict[str, int | float], texts: di
 
 
 def all_numbers(row: Row) -> bool:
-    """Whether every value is a number that can be stored: what edges nearly always send."""
-    values: Any = row.values()
-    if not set(map(type, values)) <= _NUMBERS:
+    """Whether every value is a number (or a boolean) that can be stored: what edges nearly always send."""
+    try:
+        # Not smaller than any of them, and not a number if one is not.
+        return hypot(*row.values()) < HUGE  # type: ignore[arg-type]
+    except (TypeError, OverflowError):
         return False
-    # A sum with something in it that is not a number is not a number, nor is one of two infinities.
-    return -HUGE < min(values) and max(values) < HUGE and isfinite(sum(values))
 
 
 class Statement:
     """Rows for one transaction. ``add`` until it says it is full, or cannot take a row; then ``sql``."""
 
-    __slots__ = ("_fractions", "_ids", "_pairs", "_seen", "_texts", "_times", "_txt", "_values", "days", "rows")
+    __slots__ = ("_ids", "_pairs", "_seen", "_texts", "_times", "_txt", "_values", "days", "rows")
 
     def __init__(self) -> None:
         self.rows = 0
@@ -124,9 +99,8 @@ class Statement:
         self._texts: dict[tuple[int, int], str] = {}
         self._pairs: set[tuple[int, int]] = set()
         self._seen: set[tuple[int, int]] = set()
-        #: Series that have a text, a fraction for the first time -> the set of their edge that must know it.
+        #: Series that have a text for the first time -> the set of their edge that must know it.
         self._txt: dict[int, set[int]] = {}
-        self._fractions: dict[int, set[int]] = {}
         #: Days since the epoch of all rows.
         self.days: set[int] = set()
 
@@ -142,16 +116,14 @@ class Statement:
         """All channels must be known to ``edge``, all values fine."""
         ids = edge.ids
         self._seen.add((edge.id, time))
-        self._pairs.add((edge.id, time - time % BUCKET))
         self.days.add(time // DAY)
         if numbers:
+            self._pairs.add((edge.id, time - time % BUCKET))
             values = numbers.values()
             self._ids += map(ids.__getitem__, numbers)
             self._values += values
             self._times.append(f"{time}," * len(numbers))
             self.rows += len(numbers)
-            if float in set(map(type, values)):
-                self._note_fractions(edge, numbers)
         if texts:
             for channel, text in texts.items():
                 number = ids[channel]
@@ -159,11 +131,6 @@ class Statement:
                 if number not in edge.txt:
                     self._txt[number] = edge.txt
             self.rows += len(texts)
-
-    def _note_fractions(self, edge: Edge, numbers: dict[str, Any]) -> None:
-        for channel, value in numbers.items():
-            if type(value) is float and edge.ids[channel] not in edge.fraction and not value.is_integer():
-                self._fractions[edge.ids[channel]] = edge.fraction
 
     def sql(self) -> tuple[bytes, tuple[Any, ...]]:
         """The statements, sent at once, in one transaction, and their parameters."""
@@ -174,8 +141,6 @@ class Statement:
         head = _LOCK + _DIRTY % (_array(edges), _array(buckets))
         if self._txt:
             head += _TXT % _array(sorted(self._txt))
-        if self._fractions:
-            head += _FRACTION % _array(sorted(self._fractions))
         params: tuple[Any, ...] = ()
         if self._texts:
             head += _TEXTS
@@ -184,17 +149,15 @@ class Statement:
         if not self._ids:
             return head.encode(), params
         times = "".join(self._times)[:-1].encode()
-        return head.encode() + _NUM % (
-            orjson.dumps(self._ids)[1:-1],
-            times,
-            orjson.dumps(self._values)[1:-1],
-        ), params
+        values = orjson.dumps(self._values)[1:-1]
+        if b"e" in values and (b"true" in values or b"false" in values):
+            values = values.replace(b"true", b"1").replace(b"false", b"0")
+        return head.encode() + _NUM % (orjson.dumps(self._ids)[1:-1], times, values), params
 
     def learn(self) -> None:
         """After it was committed: the marks are in the database."""
-        for marks in (self._txt, self._fractions):
-            for number, known in marks.items():
-                known.add(number)
+        for number, known in self._txt.items():
+            known.add(number)
 
 
 def _array(numbers: list[int]) -> str:

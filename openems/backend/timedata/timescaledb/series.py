@@ -21,8 +21,7 @@ ROUNDS = 5
 
 _EDGE = "SELECT id FROM ts_edge WHERE name = %s"
 _CHANNELS = (
-    "SELECT c.address, s.id, s.txt, s.fraction FROM ts_series s JOIN ts_channel c ON c.id = s.channel_id"
-    " WHERE s.edge_id = %s"
+    "SELECT c.address, s.id, s.txt FROM ts_series s JOIN ts_channel c ON c.id = s.channel_id WHERE s.edge_id = %s"
 )
 _RESOLVE = """
 WITH w AS (SELECT DISTINCT * FROM unnest(%s::text[], %s::text[]) AS u(edge, address)),
@@ -39,37 +38,36 @@ WITH w AS (SELECT DISTINCT * FROM unnest(%s::text[], %s::text[]) AS u(edge, addr
        FROM w JOIN e ON e.name = w.edge JOIN c ON c.address = w.address),
  s0 AS (INSERT INTO ts_series (edge_id, channel_id) SELECT edge_id, channel_id FROM k
         WHERE NOT EXISTS (SELECT 1 FROM ts_series s WHERE s.edge_id = k.edge_id AND s.channel_id = k.channel_id)
-        ORDER BY edge_id, channel_id ON CONFLICT DO NOTHING RETURNING id, edge_id, channel_id, txt, fraction)
-SELECT k.edge, k.edge_id, k.address, s.id, s.txt, s.fraction FROM k
-JOIN (SELECT id, edge_id, channel_id, txt, fraction FROM s0
-      UNION ALL SELECT t.id, t.edge_id, t.channel_id, t.txt, t.fraction FROM k
+        ORDER BY edge_id, channel_id ON CONFLICT DO NOTHING RETURNING id, edge_id, channel_id, txt)
+SELECT k.edge, k.edge_id, k.address, s.id, s.txt FROM k
+JOIN (SELECT id, edge_id, channel_id, txt FROM s0
+      UNION ALL SELECT t.id, t.edge_id, t.channel_id, t.txt FROM k
       JOIN ts_series t ON t.edge_id = k.edge_id AND t.channel_id = k.channel_id) s
   ON s.edge_id = k.edge_id AND s.channel_id = k.channel_id
 """
 
 
 class Edge:
-    """One edge's channels: address -> number; the numbers that have texts, and those that had a fraction."""
+    """One edge's channels: address -> number; the numbers that have texts."""
 
-    __slots__ = ("all_known", "fraction", "id", "ids", "timestamped", "txt")
+    __slots__ = ("all_known", "id", "ids", "refused", "timestamped", "txt")
 
     def __init__(self) -> None:
         self.id = 0
         self.ids: dict[str, int] = {}
         self.txt: set[int] = set()
-        self.fraction: set[int] = set()
         #: Every channel the database has is in ``ids``.
         self.all_known = False
         #: Channels that came as timestampedData since the start (timedata.md 5.2).
         self.timestamped: set[str] = set()
+        #: Channels that get no number, and why.
+        self.refused: dict[str, str] = {}
 
-    def add(self, address: str, number: int, txt: bool, fraction: bool) -> None:
+    def add(self, address: str, number: int, txt: bool) -> None:
         # The same few hundred addresses for all edges: one object each.
         self.ids[sys.intern(address)] = number
         if txt:
             self.txt.add(number)
-        if fraction:
-            self.fraction.add(number)
 
 
 class Series:
@@ -136,7 +134,7 @@ class Series:
                     break
 
     def _learn(self, rows: list[tuple[Any, ...]]) -> None:
-        for name, edge_id, address, number, txt, fraction in rows:
+        for name, edge_id, address, number, txt in rows:
             edge = self.edge(name)
             edge.id = edge_id
-            edge.add(address, number, txt, fraction)
+            edge.add(address, number, txt)

@@ -12,20 +12,18 @@ from typing import Any
 
 import psycopg2
 
+from openems.backend.timedata.plausibility import FUTURE, MAX_EDGES, ChannelFilter, is_unicode
 from openems.backend.timedata.spool import Item, Refused, TryLater
 from openems.backend.timedata.timescaledb import rows as shapes
 from openems.backend.timedata.timescaledb.migrations import sentence
 from openems.backend.timedata.timescaledb.old import OldRows
 from openems.backend.timedata.timescaledb.partitions import Partitions
-from openems.backend.timedata.timescaledb.rows import BUCKET, Statement
+from openems.backend.timedata.timescaledb.rows import DAY, Statement
 from openems.backend.timedata.timescaledb.series import Edge, Series
 from openems.common.channel import MAX_LENGTH
 from openems.common.data import MIN_TIME, DataKind, Row
 from openems.postgres.pool import Pool, Unavailable
 
-DAY = 86_400_000
-#: What an edge's clock may be ahead.
-FUTURE = 3_600_000
 TIMEOUT = 60.0
 #: SQLSTATE classes of values that can never be stored.
 _VALUE = ("22", "23", "21")
@@ -48,6 +46,7 @@ class Writer:
         raw_from: Callable[[], int],
         lookback_days: int,
         max_channels: int,
+        channels: ChannelFilter | None = None,
         schema: str = "public",
     ) -> None:
         self._pool = pool
@@ -58,6 +57,7 @@ class Writer:
         self._raw_from = raw_from
         self._lookback = lookback_days * DAY
         self._max_channels = max_channels
+        self._filter = channels or ChannelFilter(strict=False)
         self._schema = schema
         #: Samples written, statements.
         self.rows = 0
@@ -77,8 +77,10 @@ class Writer:
             statement = Statement()
             for edge, time, numbers, texts in self._parts(items, dropped):
                 if time < raw_from:
-                    old.append((edge, time, numbers, texts))
-                    continue
+                    old.append((edge, time, numbers, None))
+                    if not texts:
+                        continue
+                    numbers = {}
                 if statement.full or not statement.takes(edge, time):
                     await self._send(statement)
                     statement = Statement()
@@ -119,28 +121,36 @@ class Writer:
         """Edge -> channels without a number, as far as they may have one."""
         wanted: dict[str, set[str]] = {}
         for name, _, rows in items:
-            known = self._series.edges.get(name)
-            ids = known.ids if known is not None else {}
+            edge = self._series.edges.get(name)
+            if edge is None:
+                if not self._is_edge(name):
+                    continue
+                edge = self._series.edge(name)
             for row in rows.values():
-                if not row.keys() <= ids.keys():
-                    self._add_unknown(name, ids, row, wanted)
+                if not row.keys() <= edge.ids.keys():
+                    self._add_unknown(name, edge, row, wanted)
         return wanted
 
-    def _add_unknown(self, name: str, ids: dict[str, int], row: Row, wanted: dict[str, set[str]]) -> None:
-        if not 0 < len(name) <= MAX_LENGTH or not shapes.storable(name):
-            return
-        found = wanted.get(name)
-        if found is None:
-            found = set()
-        room = self._max_channels - len(ids)
-        numbers, texts = shapes.plain({channel: value for channel, value in row.items() if channel not in ids}, {})
+    def _is_edge(self, name: str) -> bool:
+        return 0 < len(name) <= MAX_LENGTH and is_unicode(name) and len(self._series.edges) < MAX_EDGES
+
+    def _add_unknown(self, name: str, edge: Edge, row: Row, wanted: dict[str, set[str]]) -> None:
+        new = {c: value for c, value in row.items() if c not in edge.ids and c not in edge.refused}
+        numbers, texts = shapes.plain(new, {})
+        found = wanted.get(name, set())
         for channel in (*numbers, *texts):
-            if len(found) >= room:
-                break
-            if shapes.address_reason(channel) is None:
+            reason = self._refusal(channel, len(edge.ids) + len(found))
+            if reason is None:
                 found.add(channel)
+            elif len(edge.refused) < self._max_channels:
+                edge.refused[channel] = reason
         if found:
             wanted[name] = found
+
+    def _refusal(self, channel: str, channels: int) -> str | None:
+        if not self._filter.valid(channel) or not is_unicode(channel) or not channel.isprintable():
+            return "address"
+        return "channels" if channels >= self._max_channels else None
 
     def _parts(self, items: Iterable[Item], dropped: dict[str, int]) -> Iterator[Part]:
         """Rows of known channels with fine values, in order."""
@@ -149,7 +159,7 @@ class Writer:
         for name, kind, rows in items:
             edge = self._series.edges.get(name)
             if edge is None:
-                self._count_strange(name, rows, dropped)
+                dropped["edge"] = dropped.get("edge", 0) + sum(map(len, rows.values()))
                 continue
             for time, row in rows.items():
                 if not earliest <= time <= latest:
@@ -174,19 +184,5 @@ class Writer:
     def _leave_out_unknown(self, edge: Edge, values: dict[str, Any], dropped: dict[str, int]) -> None:
         for channel in [channel for channel in values if channel not in edge.ids]:
             del values[channel]
-            reason = shapes.address_reason(channel) or "channels"
+            reason = edge.refused.get(channel) or self._refusal(channel, len(edge.ids)) or "channels"
             dropped[reason] = dropped.get(reason, 0) + 1
-
-    def _count_strange(self, name: str, rows: dict[int, Row], dropped: dict[str, int]) -> None:
-        """An edge that got no number: because of its name, or because none of its values can be kept."""
-        if not 0 < len(name) <= MAX_LENGTH or not shapes.storable(name):
-            dropped["edge"] = dropped.get("edge", 0) + sum(map(len, rows.values()))
-            return
-        for row in rows.values():
-            numbers, texts = shapes.plain(row, dropped)
-            self._leave_out_unknown(_NOBODY, numbers, dropped)
-            self._leave_out_unknown(_NOBODY, texts, dropped)
-
-
-_NOBODY = Edge()
-__all__ = ["BUCKET", "Writer"]

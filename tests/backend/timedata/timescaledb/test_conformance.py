@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -23,6 +23,8 @@ class PostgresqlConformance(TimedataConformance):
     ROLL = True
     timeout = 120
     addCleanup: Any
+    assertEqual: Any
+    assertIsNone: Any
     mktemp: Any
 
     async def make(self, now: Callable[[], int]) -> TimescaledbTimedata:
@@ -52,6 +54,9 @@ class PostgresqlConformance(TimedataConformance):
         await self.provider.flush()
         if self.ROLL:
             await self.provider.maintain()
+            self.assertIsNone(self.provider.trouble)
+            [(left,)] = await self.provider.pool.query("SELECT count(*) FROM ts_dirty")
+            self.assertEqual(0, left)
 
 
 class PostgresqlTests(PostgresqlConformance, TestCase):
@@ -69,7 +74,6 @@ class PostgresqlOldTests(PostgresqlConformance, TestCase):
 
     RAW_DAYS = 1
     FINE = False
-    TEXTS: ClassVar[bool] = False
 
 
 class TimescaledbTests(PostgresqlConformance, TestCase):

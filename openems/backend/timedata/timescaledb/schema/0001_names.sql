@@ -15,7 +15,6 @@ CREATE TABLE ts_series (
     edge_id int NOT NULL REFERENCES ts_edge,
     channel_id int NOT NULL REFERENCES ts_channel,
     txt boolean NOT NULL DEFAULT false,     -- has rows in ts_txt
-    fraction boolean NOT NULL DEFAULT false, -- a number with a fraction was among them
     created timestamptz NOT NULL DEFAULT now(),
     UNIQUE (edge_id, channel_id)
 );
@@ -34,7 +33,7 @@ CREATE TABLE ts_rolling (
 );
 CREATE INDEX ts_rolling_edge ON ts_rolling (edge_id, bucket);
 
--- raw_from: samples before it may be gone from ts_num and ts_txt; only ts_num_5m has them.
+-- raw_from: samples before it may be gone from ts_num; only ts_num_5m has them.
 CREATE TABLE ts_state (
     name text PRIMARY KEY,
     time timestamptz NOT NULL

@@ -30,5 +30,5 @@ CREATE TABLE ts_num_5m (
 );
 
 SELECT create_hypertable('ts_num', 'time', chunk_time_interval => INTERVAL '1 day', create_default_indexes => false);
-SELECT create_hypertable('ts_txt', 'time', chunk_time_interval => INTERVAL '7 days', create_default_indexes => false);
+SELECT create_hypertable('ts_txt', 'time', chunk_time_interval => INTERVAL '30 days', create_default_indexes => false);
 SELECT create_hypertable('ts_num_5m', 'time', chunk_time_interval => INTERVAL '30 days', create_default_indexes => false);

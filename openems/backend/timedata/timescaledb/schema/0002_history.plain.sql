@@ -1,4 +1,4 @@
--- Partitions are made by the program, a day for ts_num and ts_txt, a month for ts_num_5m; there is no default one.
+-- Partitions are made by the program, a day for ts_num, a month for the others; there is no default one.
 
 CREATE TABLE ts_num (
     series_id int NOT NULL,

@@ -1,0 +1,361 @@
+"""``openems-backend timedata copy`` and ``timedata check``: histories of a configuration, without the backend."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+from twisted.internet.defer import Deferred, TimeoutError
+
+from openems.application import config
+from openems.application.config import BadConfiguration, Configuration, TimedataSqlite, TimedataTimescaledb
+from openems.application.timescaledb import timescaledb_of
+from openems.backend.timedata.export import Finding, sharing_a_number
+from openems.backend.timedata.sqlite.export import SqliteExport
+from openems.backend.timedata.sqlite.provider import SqliteTimedata
+from openems.backend.timedata.transfer import State, Transfer, load_state
+from openems.common.resolution import milliseconds
+
+Check = Callable[[], Any]
+#: For one span of a copy.
+FLUSH_SECONDS = 600.0
+
+
+def now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Unusable(Exception):
+    """A provider does not work; the text says why."""
+
+
+class Opened:
+    """A provider of the configuration: itself, what reads it out (or None), and how it is checked."""
+
+    def __init__(self, provider: Any, export: Any, check: Check, reactor: Any) -> None:
+        self.provider = provider
+        self.export = export
+        self.check = check
+        self._reactor = reactor
+
+    async def start(self) -> None:
+        """Raises :class:`Unusable`."""
+        await self.provider.start()
+        trouble = getattr(self.provider, "trouble", None)
+        if trouble:
+            await self.provider.stop()
+            raise Unusable(f"{self.provider.id}: {trouble}")
+
+    async def flush(self) -> None:
+        """Raises :class:`Unusable` when the database does not take what was written."""
+        done: Deferred[None] = Deferred.fromCoroutine(self.provider.flush())
+        done.addTimeout(FLUSH_SECONDS, self._reactor)
+        try:
+            await done
+        except TimeoutError:
+            reason = getattr(self.provider, "trouble", None) or f"nothing is written within {FLUSH_SECONDS:.0f} s"
+            raise Unusable(f"{self.provider.id}: {reason}") from None
+
+
+def _sqlite(section: TimedataSqlite, configuration: Configuration, reactor: Any) -> Opened:
+    path = section.path or os.path.join(configuration.backend.state_dir, f"{section.id}.sqlite")
+    provider = SqliteTimedata(
+        section.id,
+        path,
+        reactor=reactor,
+        now=now,
+        retention_days_raw=section.retention_days_raw,
+        retention_days_rollup=section.retention_days_rollup,
+    )
+    export = SqliteExport(path)
+    return Opened(provider, export, export.check, reactor)
+
+
+def _timescaledb(section: TimedataTimescaledb, configuration: Configuration, reactor: Any) -> Opened:
+    from openems.backend.timedata.timescaledb.check import check
+
+    state_dir = Path(configuration.backend.state_dir)
+    # Not the folder of the backend, which may be running.
+    section = msgspec.structs.replace(section, spool_dir=str(state_dir / f"spool-{section.id}-copy"))
+    provider = timescaledb_of(section, state_dir, reactor=reactor, now=now)
+    return Opened(provider, provider.export, lambda: check(provider), reactor)
+
+
+#: Field of the configuration -> how a section of it is opened.
+MAKERS: dict[str, Callable[[Any, Configuration, Any], Opened]] = {
+    "timedata_sqlite": _sqlite,
+    "timedata_timescaledb": _timescaledb,
+}
+
+
+def opened(configuration: Configuration, name: str, reactor: Any) -> Opened:
+    """The provider with that id. Raises :class:`BadConfiguration`."""
+    known: list[str] = []
+    for field, make in MAKERS.items():
+        for section in getattr(configuration, field, None) or ():
+            if section.id == name:
+                return make(section, configuration, reactor)
+            known.append(section.id)
+    raise BadConfiguration(
+        "configuration", [f'no provider "{name}" that can be used here; there are {known or "none"}']
+    )
+
+
+class Bar:
+    """How far a copy is: one line that is written over on a terminal, else a line now and then."""
+
+    EVERY, LINE_EVERY = 0.2, 10.0
+    WIDTH = 30
+
+    def __init__(self, stream: TextIO, edges: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._edges = edges
+        self._clock = clock
+        self._began = clock()
+        self._told = -self.LINE_EVERY
+        self._last_edge = ""
+        self._edge_samples = 0
+        self._samples = 0
+        self._index = 0
+
+    def __call__(self, edge: str, part: float, samples: int) -> None:
+        if edge != self._last_edge:
+            self._last_edge, self._edge_samples = edge, samples
+            self._index += 1
+        self._samples += max(0, samples - self._edge_samples)
+        self._edge_samples = samples
+        now = self._clock()
+        live = self._stream.isatty()
+        if now - self._told < (self.EVERY if live else self.LINE_EVERY) and part < 1:
+            return
+        self._told = now
+        seconds = max(now - self._began, 0.001)
+        whole = min(1.0, (self._index - 1 + part) / max(1, self._edges))
+        filled = round(self.WIDTH * whole)
+        left = f", {datetime.timedelta(seconds=round(seconds / whole - seconds))} left" if whole > 0.01 else ""
+        text = (
+            f"[{'#' * filled}{'.' * (self.WIDTH - filled)}] {whole:4.0%} {edge} ({self._index}/{self._edges})"
+            f" {self._samples:,} values, {self._samples / seconds:,.0f}/s{left}"
+        )
+        self._stream.write(f"\r{text}\x1b[K" if live else f"{text}\n")
+        self._stream.flush()
+
+    def end(self) -> None:
+        if self._stream.isatty():
+            self._stream.write("\n")
+
+
+async def copy(
+    source: Opened, target: Opened, path: Path, options: argparse.Namespace, *, out: TextIO, going: Callable[[], bool]
+) -> int:
+    """The exit status: 0 if everything was copied and found again."""
+    if source.export is None:
+        print(f"{options.source} cannot be read out", file=sys.stderr)
+        return 1
+    await source.start()
+    try:
+        export: Any = source.export
+        if options.java_tables:
+            from openems.backend.timedata.timescaledb.javatables import JavaTables
+
+            export = JavaTables(source.provider.pool)
+            if not await export.exist():
+                print("there are no tables of OpenEMS' own TimescaleDB module", file=sys.stderr)
+                return 1
+        if target.provider is not source.provider:
+            await target.start()
+        try:
+            return await _copy(export, target, path, options, out, going)
+        finally:
+            if target.provider is not source.provider:
+                await target.provider.stop()
+    finally:
+        await source.provider.stop()
+
+
+async def _copy(
+    export: Any, target: Opened, path: Path, options: argparse.Namespace, out: TextIO, going: Callable[[], bool]
+) -> int:
+    edges = await export.export_edges()
+    if options.edges:
+        unknown = sorted(set(options.edges) - set(edges))
+        if unknown:
+            print(f"no history of {', '.join(unknown)}", file=sys.stderr)
+            return 1
+        edges = [edge for edge in edges if edge in set(options.edges)]
+    since = options.since
+    kind = f"{options.source} (java tables)" if options.java_tables else options.source
+    state = State(kind, options.target, since) if options.again else load_state(path, kind, options.target, since)
+
+    def save(state: State) -> None:
+        part = path.with_name(path.name + ".part")
+        part.write_bytes(msgspec.json.encode(state))
+        os.replace(part, path)
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bar = Bar(out, len(edges))
+    transfer = Transfer(
+        export, target.provider, target.export, state, save=save, flush=target.flush, progress=bar, going=going
+    )
+    await transfer.run(edges)
+    bar.end()
+    return _report(state, edges, target.export is not None, going(), out)
+
+
+def _report(state: State, edges: Sequence[str], compared: bool, whole: bool, out: TextIO) -> int:
+    wrong = 0
+    for edge in edges:
+        done = state.edges.get(edge)
+        if done is None:
+            continue
+        if not compared:
+            verdict = "not compared: the target cannot be read out"
+        elif done.verified:
+            verdict = "found again"
+            if done.coarse:
+                verdict += f", but {done.coarse:,} older than what is kept as it came"
+        else:
+            verdict = f"ONLY {done.found:,} FOUND AGAIN (refused values, names or times; see the log)"
+            wrong += 1
+        if not done.finished:
+            verdict += "; unfinished"
+        print(f"{edge}: {done.samples:,} values, checksum {done.checksum:012x}, {verdict}", file=out)
+    if not whole:
+        print("stopped; the same command goes on from here", file=out)
+    return 0 if whole and not wrong else 1
+
+
+async def check(opened_: Opened, name: str, *, out: TextIO) -> int:
+    """1 if something does not work."""
+    findings: list[Finding] = list(await opened_.check())
+    if opened_.export is not None and not any(finding.level == "error" for finding in findings):
+        try:
+            findings += [
+                Finding(
+                    "warning",
+                    f"edges {', '.join(names)} share the number {number}",
+                    "fine here; in InfluxDB, which keeps numbers only, they would be one",
+                )
+                for number, names in sharing_a_number(await opened_.export.export_edges()).items()
+            ]
+        except Exception as error:
+            findings.append(Finding("warning", f"edges could not be listed: {type(error).__name__}"))
+    for finding in findings:
+        print(f"{finding.level:8}{finding.text}" + (f"  -> {finding.hint}" if finding.hint else ""), file=out)
+    if any(finding.level == "error" for finding in findings):
+        print(f"{name}: does not work", file=out)
+        return 1
+    print(f"{name}: ok", file=out)
+    return 0
+
+
+def add_to(commands: Any) -> None:
+    """``timedata`` with its own commands."""
+    group = commands.add_parser("timedata", help="Copy and check histories.", description="Copy and check histories.")
+    inner = group.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = inner.add_parser(name, help=text, description=text)
+        sub.add_argument("--config", required=True, metavar="FILE", help="the backend's TOML file")
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("copy", run_copy, "Copy history from one provider to another; goes on where it was stopped.")
+    sub.add_argument("--from", dest="source", required=True, metavar="NAME", help="id of a provider")
+    sub.add_argument("--to", dest="target", required=True, metavar="NAME", help="id of a provider")
+    sub.add_argument("--edges", nargs="+", metavar="EDGE", help="only these")
+    sub.add_argument("--since", type=_instant, metavar="DATE", help="only from then on: 2026-01-31, UTC, or with time")
+    sub.add_argument("--again", action="store_true", help="forget what was copied before")
+    sub.add_argument(
+        "--java-tables", action="store_true", help="read the tables of OpenEMS' own TimescaleDB module in that database"
+    )
+    sub = command("check", run_check, "Say what is to be known about a history before it is trusted.")
+    sub.add_argument("name", metavar="NAME", help="id of a provider")
+
+
+def _instant(text: str) -> int:
+    try:
+        date = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("a date such as 2026-01-31") from None
+    return milliseconds(date if date.tzinfo is not None else date.replace(tzinfo=datetime.UTC))
+
+
+def run_copy(options: argparse.Namespace) -> int:
+    configuration = config.load(options.config)
+    if options.source == options.target and not options.java_tables:
+        print("--from and --to are the same", file=sys.stderr)
+        return 2
+    stopped: list[bool] = []
+
+    async def work(reactor: Any) -> int:
+        source = opened(configuration, options.source, reactor)
+        target = source if options.source == options.target else opened(configuration, options.target, reactor)
+        path = Path(configuration.backend.state_dir) / f"copy-{options.source}-{options.target}.json"
+        return await copy(source, target, path, options, out=sys.stdout, going=lambda: not stopped)
+
+    return _run(work, lambda: stopped.append(True))
+
+
+def run_check(options: argparse.Namespace) -> int:
+    configuration = config.load(options.config)
+
+    async def work(reactor: Any) -> int:
+        found = opened(configuration, options.name, reactor)
+        try:
+            return await check(found, options.name, out=sys.stdout)
+        finally:
+            pool = getattr(found.provider, "pool", None)
+            if pool is not None:
+                await pool.stop(0.2)
+
+    return _run(work, lambda: None)
+
+
+def _run(work: Callable[[Any], Any], interrupted: Callable[[], None]) -> int:
+    """With a reactor of its own; the first Ctrl-C ends in order, the second at once."""
+    import signal
+
+    from twisted.internet import reactor as reactor_
+    from twisted.logger import (
+        FilteringLogObserver,
+        LogLevel,
+        LogLevelFilterPredicate,
+        globalLogBeginner,
+        textFileLogObserver,
+    )
+
+    reactor: Any = reactor_
+    quiet = LogLevelFilterPredicate(LogLevel.warn)
+    globalLogBeginner.beginLoggingTo(
+        [FilteringLogObserver(textFileLogObserver(sys.stderr), [quiet])], redirectStandardIO=False
+    )
+    result: list[int] = []
+    failures: list[BaseException] = []
+
+    def begin() -> None:
+        done = Deferred.fromCoroutine(work(reactor))
+        done.addCallbacks(result.append, lambda failure: failures.append(failure.value))
+        done.addBoth(lambda _: reactor.stop())
+
+    def on_signal(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        reactor.callFromThread(interrupted)
+
+    reactor.callWhenRunning(begin)
+    signal.signal(signal.SIGINT, on_signal)
+    reactor.run(installSignalHandlers=False)
+    if failures:
+        if isinstance(failures[0], BadConfiguration):
+            raise failures[0]
+        kind = "" if isinstance(failures[0], Unusable) else f"{type(failures[0]).__name__}: "
+        print(f"{kind}{failures[0]}", file=sys.stderr)
+        return 1
+    return result[0]

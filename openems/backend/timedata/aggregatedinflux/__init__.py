@@ -1,0 +1,1 @@
+"""Component ``Timedata.AggregatedInfluxDB``: five-minute averages and one counter reading a day (timedata.md 9)."""

@@ -1,0 +1,333 @@
+"""The provider ``[timedata.aggregatedinfluxdb]``: small and fast, asked before the big one (timedata.md 9).
+
+It answers what it knows for sure and leaves out the rest, so that the next provider is asked (timedata.md 14, 15-18):
+
+- historic data: channels of the averages only; energy: channels of the daily readings only, for periods of whole local
+  days in a configured zone, or one with the same midnights;
+- a channel without a reading before the first period is left out: how far it rose is not known;
+- the current day is the live value less the last reading; a channel without live value is left out then.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from openems.backend.interfaces import IDebugLoggable, ITimedata
+from openems.backend.models import History
+from openems.backend.timedata.aggregatedinflux import records
+from openems.backend.timedata.aggregatedinflux.allowed import AllowedChannels
+from openems.backend.timedata.influx import reader
+from openems.backend.timedata.influx.client import Client, InfluxError
+from openems.backend.timedata.influx.database import INFLUX_QL, Reader, deliver, explained
+from openems.backend.timedata.influx.lineprotocol import Conflict, Encoder
+from openems.backend.timedata.influx.provider import Owners, reader_metrics, spool_metrics
+from openems.backend.timedata.influx.repeated import Repeated
+from openems.backend.timedata.influx.statements import Answer, Statement, StatementError, Table
+from openems.backend.timedata.plausibility import Plausibility
+from openems.backend.timedata.spool import Item, Spool
+from openems.common import energy
+from openems.common.data import DataKind, DataNotification, Value
+from openems.common.energy import Number
+from openems.common.errors import COMMON_SERVICE_NOT_AVAILABLE, OpenemsError
+from openems.common.resolution import UTC, Grid, Resolution, milliseconds, periods, start_of_day
+
+Live = Callable[[str, Sequence[str]], Mapping[str, Value]]
+
+
+@implementer(ITimedata, IDebugLoggable)
+class AggregatedInfluxTimedata:
+    """``live`` gives the latest values of an edge's channels, None for unknown ones. ``measurements_max``: zone ->
+    measurement of its daily readings. ``bucket`` is the name without retention policy."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        id: str,
+        directory: Path,
+        *,
+        url: str,
+        bucket: str,
+        live: Live,
+        reactor: Any,
+        now: Callable[[], int],
+        org: str = "-",
+        api_key: str = "",
+        retention_policy_avg: str = "rp_avg",
+        retention_policy_max: str = "rp_max",
+        measurement_avg: str = "avg",
+        measurements_max: Mapping[datetime.tzinfo, str],
+        tag: str = "edge",
+        query_language: str = INFLUX_QL,
+        read_only: bool = False,
+        pool_size: int = 10,
+        allowed: AllowedChannels | None = None,
+        memory_values: int = 1_000_000,
+        disk_bytes: int = 1 << 28,
+        batch_values: int = 5_000,
+        stop_patience: float = 5.0,
+        agent: Any = None,
+    ) -> None:
+        self.id = id
+        self._now = now
+        self._live = live
+        self._reactor = reactor
+        self._read_only = read_only
+        self._stop_patience = stop_patience
+        self._allowed = allowed or AllowedChannels()
+        self._averages = Table(bucket, retention_policy_avg, measurement_avg, tag)
+        self._readings = {
+            zone: Table(bucket, retention_policy_max, measurement, tag)
+            for zone, measurement in measurements_max.items()
+        }
+        self._encoders = {
+            table: Encoder(table.measurement, tag) for table in (self._averages, *self._readings.values())
+        }
+        self._client = Client(url, org, api_key, reactor=reactor, slots=pool_size, agent=agent)
+        self._reader = Reader(id, self._client, query_language, seconds=reactor.seconds)
+        self._plausibility = Plausibility()
+        self._owners = Owners()
+        self._spool = Spool(
+            id,
+            directory,
+            self._send,
+            reactor=reactor,
+            now=now,
+            memory_values=memory_values,
+            disk_bytes=disk_bytes,
+            batch_values=batch_values,
+            max_delay=1.0,
+        )
+        self._check: Any = None
+        self._left_out: dict[str, int] = {}
+        self._problems: dict[str, str] = {}
+
+    async def start(self) -> None:
+        """Does not wait for the server: trouble with it is logged, and found out about again and again."""
+        if not self._read_only:
+            await self._spool.start()
+        self._log.info(
+            "{id}: aggregated history in {url} bucket {bucket}{mode}",
+            id=self.id,
+            url=self._client.url,
+            bucket=self._averages.database,
+            mode=" (read only)" if self._read_only else "",
+        )
+        self._check = Repeated(self._reactor, self.check)
+
+    async def stop(self) -> None:
+        """Writes what waits for a limited time; the rest goes to disk."""
+        if self._check is not None:
+            self._check.stop()
+        await self._spool.stop(self._stop_patience)
+        await self._client.close()
+
+    async def flush(self) -> None:
+        """Everything taken so far is in the database when this returns."""
+        await self._spool.flush()
+
+    async def check(self) -> bool:
+        """Whether both buckets can be read."""
+        problems: dict[str, str] = {}
+        for table in (self._averages, *self._readings.values()):
+            try:
+                self._encoders[table].learn(await self._reader.check(table))
+            except InfluxError as error:
+                problems[table.bucket] = explained(error, table.bucket, "read")
+            except StatementError as error:
+                problems[table.bucket] = f'bucket "{table.bucket}": {error}'
+        for bucket, problem in problems.items():
+            if self._problems.get(bucket) != problem:
+                self._log.warn("{id}: {problem}", id=self.id, problem=problem)
+        self._problems = problems
+        return not problems
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def write(self, edge_id: str, data: DataNotification) -> None:
+        if self._read_only or data.kind is DataKind.TIMESTAMPED:
+            return
+        rows = records.kept(data.rows, self._allowed, self._readings)
+        if not rows:
+            return
+        try:
+            self._owners.tag(edge_id, claim=True)
+        except OpenemsError as error:
+            self._leave_out("edge", sum(map(len, rows.values())), error.message)
+            return
+        # Every row is an aggregated one already: which channels came as timestampedData does not matter.
+        rows = self._plausibility.rows(edge_id, DataKind.RESEND, rows, self._now())
+        if rows:
+            self._spool.put((edge_id, data.kind, rows))
+
+    def _leave_out(self, reason: str, count: int, text: str) -> None:
+        if reason not in self._left_out:
+            self._log.warn("{id}: not stored ({reason}): {text}", id=self.id, reason=reason, text=text)
+        self._left_out[reason] = self._left_out.get(reason, 0) + count
+
+    async def _send(self, items: list[Item]) -> None:
+        await self._deliver(self._averages, records.averages(items, self._allowed))
+        for zone, table in self._readings.items():
+            await self._deliver(table, records.readings(items, self._allowed, zone))
+
+    async def _deliver(self, table: Table, items: list[Item]) -> None:
+        encoder = self._encoders[table]
+
+        def learn(conflict: Conflict) -> None:
+            encoder.learn({conflict.field: conflict.required})
+
+        await deliver(self._client, table, "s", lambda: encoder.encode(items), learn, self._leave_out)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def query_historic_data(
+        self, edge_id: str, from_date: datetime.datetime, to_date: datetime.datetime, channels: Sequence[str],
+        resolution: Resolution,
+    ) -> History:  # fmt: skip
+        grid = periods(from_date, to_date, resolution)
+        names = [channel for channel in channels if channel in self._allowed.averages]
+        ask, types = self._asker(self._averages, edge_id), self._types_of(self._averages)
+        return History(grid.starts, await self._guarded(reader.means(ask, types, grid, names)))
+
+    async def query_historic_energy_per_period(
+        self, edge_id: str, from_date: datetime.datetime, to_date: datetime.datetime, channels: Sequence[str],
+        resolution: Resolution,
+    ) -> History:  # fmt: skip
+        grid = periods(from_date, to_date, resolution)
+        found = await self._energy(edge_id, grid, from_date.tzinfo or UTC, channels)
+        return History(grid.starts, {name: list(column) for name, column in found.items()})
+
+    async def query_historic_energy(
+        self, edge_id: str, from_date: datetime.datetime, to_date: datetime.datetime, channels: Sequence[str]
+    ) -> dict[str, Value]:
+        start, end = milliseconds(from_date), milliseconds(to_date)
+        grid = Grid([start] if start < end else [], end)
+        found = await self._energy(edge_id, grid, from_date.tzinfo or UTC, channels)
+        return {name: column[0] for name, column in found.items()}
+
+    async def query_first_value_before(
+        self, edge_id: str, date: datetime.datetime, channels: Sequence[str]
+    ) -> dict[str, Value]:
+        time, zone = milliseconds(date), date.tzinfo or UTC
+        averages = [channel for channel in channels if channel in self._allowed.averages]
+        found = await self._guarded(reader.newest_before(self._asker(self._averages, edge_id), time, averages))
+        # The record of a day is how far the counter was at its end.
+        midnight = start_of_day(datetime.datetime.fromtimestamp(time / 1000, zone).date(), zone)
+        table = self._table_of(zone, [midnight])
+        counters = [channel for channel in channels if channel in self._allowed.counters]
+        if table is not None:
+            ask = self._asker(table, edge_id)
+            found = {**found, **await self._guarded(reader.newest_before(ask, midnight, counters))}
+        return found
+
+    async def _energy(
+        self, edge_id: str, grid: Grid, zone: datetime.tzinfo, channels: Sequence[str]
+    ) -> dict[str, list[Number | None]]:
+        names = [channel for channel in channels if channel in self._allowed.counters]
+        table = self._table_of(zone, grid.edges)
+        if not names or not len(grid) or table is None or not records.whole_days(grid, zone):
+            return {}
+        now = self._now()
+        today = start_of_day(datetime.datetime.fromtimestamp(now / 1000, zone).date(), zone)
+        live: dict[str, Number] = {}
+        if grid.end > today:
+            values = self._live(edge_id, names)
+            live = {name: value for name in names if _is_number(value := values.get(name))}  # type: ignore[misc]
+            names = list(live)
+        if not names:
+            return {}
+        ask, types = self._asker(table, edge_id), self._types_of(table)
+        # A record of today would be wrong: the day has not ended.
+        past = Grid([start for start in grid.starts if start < today], min(grid.end, today), grid.step)
+        found = await self._guarded(reader.rises(ask, types, past, names)) if len(past) else {}
+        bases = await self._guarded(reader.newest_before(ask, grid.start, names))
+        result: dict[str, list[Number | None]] = {}
+        for name in names:
+            if not _is_number(bases.get(name)):
+                continue
+            column = [*found.get(name, [None] * len(past)), *[None] * (len(grid) - len(past))]
+            result[name] = column
+        if live and result and grid.start <= now < grid.end:
+            before = await self._guarded(reader.newest_before(ask, today, list(result)))
+            index = grid.index(now)
+            for name, column in result.items():
+                rise = energy.difference(before.get(name, 0), live[name])  # type: ignore[arg-type]
+                column[index] = energy.add(column[index], rise)
+        return result
+
+    def _table_of(self, zone: datetime.tzinfo, edges: Sequence[int]) -> Table | None:
+        """The readings of a zone, or of one that had the same time whenever a period begins or ends."""
+        table = self._readings.get(zone)
+        if table is not None:
+            return table
+        offsets = [_offset(edge, zone) for edge in edges]
+        for other, table in self._readings.items():
+            if [_offset(edge, other) for edge in edges] == offsets:
+                return table
+        return None
+
+    def _asker(self, table: Table, edge_id: str) -> reader.Ask:
+        edge = self._owners.tag(edge_id)
+
+        async def ask(statements: Sequence[Statement]) -> list[Answer]:
+            return await self._reader.ask(table, edge, statements)
+
+        return ask
+
+    def _types_of(self, table: Table) -> reader.Types:
+        async def types(names: Sequence[str]) -> Any:
+            return await self._reader.types(table)
+
+        return types
+
+    async def _guarded(self, question: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return await question
+        except StatementError as error:
+            self._log.warn("{id}: query failed: {error}", id=self.id, error=str(error))
+            raise OpenemsError(COMMON_SERVICE_NOT_AVAILABLE) from None
+
+    # -- state -----------------------------------------------------------------------------------
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Values (points, where the server left them out) not stored, by reason."""
+        lost = [encoder.lost for encoder in self._encoders.values()]
+        result: dict[str, int] = {}
+        for source in (self._plausibility.dropped, self._left_out, self._spool.dropped, *lost):
+            for reason, count in source.items():
+                result[reason] = result.get(reason, 0) + count
+        return result
+
+    def debug_log(self) -> str | None:
+        spool, client = self._spool, self._client
+        state = f" CANNOT WRITE: {spool.failing}" if spool.failing else ""
+        state += f" DISK: {spool.disk_trouble}" if spool.disk_trouble else ""
+        if self._problems and not spool.failing:
+            state += f" {next(iter(self._problems.values()))}"
+        return (
+            f"[{self.id}] Written:{spool.written} Waiting:{spool.waiting} OnDisk:{spool.waiting_on_disk}"
+            f" Batches:{spool.batches} Retries:{spool.retries} Queries:{client.reads.active + client.reads.waiting}"
+            f" Dropped:{sum(self.dropped.values())}{state}"
+        )
+
+    def debug_metrics(self) -> Mapping[str, int | float]:
+        return {
+            **spool_metrics(self.id, self._spool),
+            **reader_metrics(self.id, self._client, self._reader),
+            **{f"{self.id}/Dropped{reason.capitalize()}": count for reason, count in self.dropped.items()},
+        }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _offset(time: int, zone: datetime.tzinfo) -> datetime.timedelta | None:
+    return datetime.datetime.fromtimestamp(time / 1000, zone).utcoffset()

@@ -1,0 +1,131 @@
+"""Flux: scripts for statements and their CSV answers. Everything that comes from outside is quoted."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+from collections.abc import Sequence
+
+from openems.backend.timedata.influx.statements import Answer, Kind, Statement, StatementError, Table
+from openems.common.data import Value
+from openems.common.resolution import UTC
+
+_WINDOWED = {Kind.MEANS: "mean", Kind.LASTS: "last", Kind.COUNTS: "count", Kind.RISES: "sum"}
+#: What the engine says where a field is no number.
+TYPE_ERRORS = ("unsupported", "does not support")
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "$": "\\$", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+
+
+def text(value: str) -> str:
+    """A string literal without interpolation.
+
+    >>> text('a" or ${r.x}')
+    '"a\\\\" or \\\\${r.x}"'
+    """
+    return f'"{value.translate(_ESCAPES)}"'
+
+
+def instant(time: int) -> str:
+    seconds, rest = divmod(time, 1000)
+    date = datetime.datetime.fromtimestamp(seconds, UTC)
+    return f"{date:%Y-%m-%dT%H:%M:%S}.{rest:03d}Z" if date.year >= 1000 else "1970-01-01T00:00:00Z"
+
+
+def script(table: Table, edge: str, statements: Sequence[Statement]) -> str:
+    """One script for all; the answer to statement n is the result ``n``. ``edge`` is the tag's value."""
+    return "\n".join(_stream(table, edge, n, statement) for n, statement in enumerate(statements))
+
+
+def _stream(table: Table, edge: str, number: int, statement: Statement) -> str:
+    kind, begin, end, step = statement.kind, statement.begin, statement.end, statement.step
+    fields = " or ".join(f'r["_field"] == {text(field)}' for field in statement.fields)
+    parts = [
+        f"from(bucket: {text(table.bucket)})",
+        f"range(start: {instant(begin or 0)}, stop: {instant(end)})",
+        f'filter(fn: (r) => r["_measurement"] == {text(table.measurement)})',
+        f"filter(fn: (r) => r[{text(table.tag)}] == {text(edge)})",
+        f"filter(fn: (r) => {fields})",
+    ]
+    value = "_value"
+    if kind is Kind.FIRST:
+        parts.append("first()")
+    elif kind is Kind.LAST:
+        parts.append("last()")
+    elif kind is Kind.GAPS:
+        parts += ["elapsed(unit: 1ms)", f"filter(fn: (r) => r.elapsed > {step})"]
+        value = "elapsed"
+    else:
+        if kind is Kind.RISES:
+            # A restart gives null, which no sum counts.
+            parts.append("difference(nonNegative: true)")
+        elif kind is Kind.TRUES:
+            parts.append("filter(fn: (r) => r._value)")
+        function = _WINDOWED.get(kind, "count")
+        parts.append(
+            f"aggregateWindow(every: {step}ms, offset: {statement.offset}ms, fn: {function},"
+            ' createEmpty: false, timeSrc: "_start")'
+        )
+    parts.append(f'keep(columns: ["_time", "{value}", "_field"])')
+    parts.append(f'yield(name: "{number}")')
+    return "\n  |> ".join(parts)
+
+
+_NUMBERS = {"long": int, "unsignedLong": int, "double": float}
+
+
+def answers(body: bytes, count: int) -> list[Answer]:
+    """Raises :class:`StatementError` for an error inside an answer."""
+    found: list[Answer] = [{} for _ in range(count)]
+    times: dict[str, int] = {}
+    types: list[str] = []
+    header: list[str] = []
+    value_at = time_at = field_at = -1
+    convert = None
+    for row in csv.reader(io.StringIO(body.decode(errors="replace"), newline="")):
+        if not row:
+            header = []
+            continue
+        if row[0].startswith("#"):
+            if row[0] == "#datatype":
+                types, header = row, []
+            continue
+        if not header:
+            header = row
+            if "error" in header:
+                continue
+            value_at = header.index("_value" if "_value" in header else "elapsed")
+            time_at, field_at = header.index("_time"), header.index("_field")
+            convert = types[value_at]
+            continue
+        if "error" in header:
+            message = row[header.index("error")]
+            raise StatementError(message, any(words in message for words in TYPE_ERRORS))
+        raw = row[value_at]
+        if raw == "":
+            continue
+        time = times.get(row[time_at])
+        if time is None:
+            time = times[row[time_at]] = _milliseconds(row[time_at])
+        value: Value
+        number = _NUMBERS.get(convert or "")
+        if number is not None:
+            value = number(raw)
+        elif convert == "boolean":
+            value = raw == "true"
+        else:
+            value = raw
+        found[int(row[1])].setdefault(row[field_at], []).append((time, value))
+    for answer in found:
+        for pairs in answer.values():
+            pairs.sort(key=_time)
+    return found
+
+
+def _time(pair: tuple[int, Value]) -> int:
+    return pair[0]
+
+
+def _milliseconds(text: str) -> int:
+    date = datetime.datetime.fromisoformat(text)
+    return int(date.timestamp()) * 1000 + date.microsecond // 1000

@@ -1,0 +1,52 @@
+"""What every provider must answer, on the real servers in both languages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from openems.backend.timedata.influx.database import FLUX, INFLUX_QL
+from openems.backend.timedata.influx.provider import InfluxTimedata
+from tests.backend.timedata.conformance import TimedataConformance
+from tests.backend.timedata.influx.servers import bucket
+
+
+class InfluxConformance(TimedataConformance):
+    SERVICE = "influxdb2"
+    LANGUAGE = INFLUX_QL
+    TEXTS = False
+    FRACTIONS = False
+
+    def setUp(self) -> None:
+        self.bucket = bucket(self.SERVICE)
+
+    async def make(self, now: Callable[[], int]) -> InfluxTimedata:
+        provider = InfluxTimedata(
+            "timedata0",
+            Path(self.mktemp()),  # type: ignore[attr-defined]
+            reactor=reactor,
+            now=now,
+            query_language=self.LANGUAGE,
+            **self.bucket.options,
+        )
+        await provider.start()
+        self.addCleanup(lambda: Deferred.fromCoroutine(provider.stop()))  # type: ignore[attr-defined]
+        return provider
+
+    async def settle(self) -> None:
+        await self.provider.flush()
+
+
+class Influxdb2InfluxQlTests(InfluxConformance, TestCase): ...
+
+
+class Influxdb2FluxTests(InfluxConformance, TestCase):
+    LANGUAGE = FLUX
+
+
+class Influxdb1InfluxQlTests(InfluxConformance, TestCase):
+    SERVICE = "influxdb1"
