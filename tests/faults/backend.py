@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import treq
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
@@ -73,7 +74,9 @@ class Faults(TestCase):
 
     timeout = 120
 
-    async def start(self, *, limit: str = "") -> None:
+    async def start(self, *, limit: str = "", disk: str = "") -> None:
+        """``limit``: an option of prlimit; ``disk``: size of a file system of its own for the state, which only the
+        process sees."""
         self.offset = free_offset()
         folder = Path(self.mktemp()).absolute()
         folder.mkdir(parents=True)
@@ -97,6 +100,12 @@ class Faults(TestCase):
         command = [sys.executable, twistd, "-n", "--pidfile=", "openems-backend", "--config", str(configuration)]
         if limit:
             command = ["prlimit", limit, *command]
+        if disk:
+            copy = f"{folder}/copy"
+            Path(self.state).rename(copy)
+            Path(self.state).mkdir()
+            script = f'mount -t tmpfs -o size={disk} tmpfs {self.state} && cp -a {copy}/. {self.state} && exec "$@"'
+            command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *command]
         self.process = Process()
         self.transport: Any = reactor.spawnProcess(  # type: ignore[attr-defined]
             self.process, command[0], command, env={**os.environ, "PYTHONPATH": str(ROOT)}, path=self.state
@@ -168,6 +177,13 @@ class Faults(TestCase):
         self.assertLess(delays[int(len(delays) * 0.99) - 1], 0.25, f"{len(delays)} values, worst {delays[-5:]}")
         self.assertTrue(self.ui.connected)
         self.assertIsNotNone(self.edge.connection)
+
+    def seen_by_process(self, path: str) -> Path:
+        return Path(f"/proc/{self.transport.pid}/root{path}")
+
+    async def health(self) -> tuple[int, dict[str, Any]]:
+        response = await treq.get(f"http://127.0.0.1:{self.port(8079)}/", persistent=False)
+        return response.code, await response.json()
 
     def rss(self) -> int:
         """Bytes."""
