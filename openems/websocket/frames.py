@@ -132,6 +132,11 @@ class FastFrames:
         else:
             self._dataReceived(rest)  # type: ignore[attr-defined]
 
+    def connectionLost(self, reason: Any) -> None:
+        super().connectionLost(reason)  # type: ignore[misc]
+        # Autobahn lets it hold this protocol: only the garbage collector would free the two.
+        self.is_closed = None
+
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         if not isBinary:
             self.text_received(payload)

@@ -288,15 +288,19 @@ class Connection:
 
     async def _answer(self, request: Request) -> None:
         begun = self._reactor.seconds() if self._observe is not None else 0.0
+        work: Any = None
         try:
-            result = await self._endpoint.request(request)
+            work = self._endpoint.request(request)
+            result = await work
             if result is None:
                 raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, request.method)
             reply = Success(request.id, jsonrpc.raw(result)).encode()
-        except CancelledError:
+        except CancelledError as e:
             reply = Failed(request.id, generic(f"Request timed out after {request.timeout} seconds")).encode()
+            _let_go(e, work)
         except OpenemsError as e:
             reply = Failed(request.id, e).encode()
+            _let_go(e, work)
         except Exception as e:
             self._log.failure(
                 "{name} {remote}: {method} failed", name=self.name, remote=self.remote, method=request.method[:100]
@@ -329,3 +333,13 @@ class Connection:
             self._log.warn(
                 "{name} {remote}: {text}{more}", name=self.name, remote=self.remote, text=short(text, 300), more=more
             )
+
+
+def _let_go(error: BaseException | None, work: Any) -> None:
+    """An exception holds the frames it came through, and these hold it, or the Deferred that has it as its result:
+    without this only the garbage collector frees all that a refused request had in hand, in a pause for everybody."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
+    if isinstance(work, Deferred):
+        work.addErrback(lambda failure: None)

@@ -252,6 +252,15 @@ class WebSocketServer:
             f"{component_id}/Completed": max(0, self.traffic.received_messages - running),
         }
 
+    def pool_text(self) -> str:
+        """The same for the line of the debug cycle (core.md 5.2)."""
+        pool = {name.removeprefix("/"): number for name, number in self.pool("").items()}
+        full = " !!!BACKPRESSURE!!!" if pool["Active"] == pool["MaxPoolSize"] else ""
+        return (
+            f"Pool: {pool['PoolSize']}/{pool['MaxPoolSize']}, Pending: {pool['Pending']}, "
+            f"Completed: {pool['Completed']}, Active: {pool['Active']}{full}"
+        )
+
     def opened(self, protocol: ServerProtocol) -> None:
         connection = protocol.connection
         if connection is None:
