@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from msgspec import Raw
+from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -70,6 +71,7 @@ class JsonRpcRequestHandler:
         self._reactor = reactor
         self._now = now
         self._events = events
+        self._asked_for_config: set[str] = set()
         self._in_thread = in_thread or partial(self._thread, reactor)
         self.pool = QueryPool(pool_size, max_queue_size, reactor=reactor, observe=observe)
 
@@ -160,10 +162,22 @@ class JsonRpcRequestHandler:
         return await self._edge_manager.send(edge_id, user, role, payload)
 
     async def _edge_config(self, edge_id: str) -> Raw:
-        """As stored; a configuration without components is asked for at the edge, if it is there (T027)."""
+        """As stored. None at all is asked for at the edge, if that is there (T027). One without ``_sum`` is of the
+        middle of a burst and breaks nearly every page of the UI (reality.md R5, R18): it is answered, and the edge asked
+        all the same, so that the whole one is pushed."""
         stored: Raw = await self._metadata.get_edge_config(edge_id)
-        if EdgeConfig(stored).components or not self._edge_manager.is_connected(edge_id):
+        components = EdgeConfig(stored).components
+        if "_sum" in components or not self._edge_manager.is_connected(edge_id):
             return stored
+        if not components:
+            return await self._config_of_edge(edge_id) or stored or EMPTY_CONFIG
+        if edge_id not in self._asked_for_config:
+            self._asked_for_config.add(edge_id)
+            asked: Deferred[Raw | None] = Deferred.fromCoroutine(self._config_of_edge(edge_id))
+            asked.addBoth(lambda _: self._asked_for_config.discard(edge_id))
+        return stored
+
+    async def _config_of_edge(self, edge_id: str) -> Raw | None:
         inner = Request("getEdgeConfig", jsonrpc.EMPTY, new_id())
         params = Raw(b'{"componentId":"_componentManager","payload":%b}' % inner.encode())
         request = Request("componentJsonApi", params, new_id(), CONFIG_TIMEOUT)
@@ -171,7 +185,7 @@ class JsonRpcRequestHandler:
             config: Raw = await self._edge_manager.send(edge_id, _INTERNAL, Role.ADMIN, request)
         except OpenemsError as e:
             self._log.info("[{edge}] does not tell its configuration: {reason}", edge=edge_id, reason=e.message)
-            return stored or EMPTY_CONFIG
+            return None
         if self._events is not None and EdgeConfig(config).components:
             self._events.publish(ConfigReceived(edge_id, config))
         return config

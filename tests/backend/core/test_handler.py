@@ -165,7 +165,7 @@ class EdgeRpc(HandlerCase):
 
 
 class Configurations(HandlerCase):
-    STORED = Raw(b'{"components":{"a0":{"alias":"A","factoryId":"F","properties":{}}},"x" : 1.50,"factories":{}}')
+    STORED = Raw(b'{"components":{"_sum":{"alias":"A","factoryId":"F","properties":{}}},"x" : 1.50,"factories":{}}')
 
     def config(self) -> bytes:
         return bytes(now_of(self.handler._edge_config("edge0")))
@@ -187,6 +187,14 @@ class Configurations(HandlerCase):
         self.assertIs(role, Role.ADMIN)
         self.assertEqual(decoded(sent.params)["payload"]["method"], "getEdgeConfig")
         self.assertIsNotNone(sent.timeout)
+
+    def test_r18_part_of_a_burst(self) -> None:
+        """Answered at once; the edge is asked meanwhile, once."""
+        part = raw({"components": {"a0": {"alias": "", "factoryId": "A", "properties": {}}}, "factories": {}})
+        self.metadata.configs["edge0"] = part
+        self.edges.connected, self.edges.answer = {"edge0"}, self.STORED
+        self.assertEqual(self.config(), bytes(part))
+        self.assertEqual([sent.method for _, _, _, sent in self.edges.requests], ["componentJsonApi"])
 
     def test_t027_the_edge_does_not_say(self) -> None:
         self.edges.connected, self.edges.answer = {"edge0"}, generic("No response")
