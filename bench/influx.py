@@ -93,7 +93,8 @@ class Bench:
 
     async def writing(self, messages: int, values: int, rounds: int) -> dict[str, Any]:
         provider = await self._provider()
-        ours, bare = [], []
+        ours: list[float] = []
+        bare: list[float] = []
         try:
             for turn in range(rounds + 1):
                 items = list(_messages(messages, values, turn))

@@ -57,6 +57,7 @@ class Handler:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._seen: set[str] = set()
+        self._mode = ""
         self._number = 0
 
     @property
@@ -70,6 +71,9 @@ class Handler:
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
         self._note("RCPT", address)
         mode = self.mode
+        if mode != self._mode:
+            self._mode = mode
+            self._seen.clear()
         if mode == "permanent" or address.startswith("nobody@"):
             return "550 5.1.1 no such user"
         if mode == "temporary" or (mode == "temporary-once" and address not in self._seen):

@@ -50,6 +50,7 @@ def screenshot(
 ) -> Path:
     """``page``: an HTML file or a URL. ``virtual_time``: milliseconds of the page's own time before the picture, for
     pages with scripts. Returns the PNG."""
+    picture.unlink(missing_ok=True)
     options = [f"--screenshot={picture.absolute()}", f"--window-size={width},{height}", *flags]
     if virtual_time:
         options.append(f"--virtual-time-budget={virtual_time}")

@@ -56,7 +56,7 @@ def server_of(section: MailSmtp) -> Server:
         security=section.security,
         username=section.username,
         password=section.password,
-        helo=section.helo or section.from_address.rpartition("@")[2],
+        helo=section.helo or address(section.from_address).rpartition("@")[2],
         ca=section.ca,
         timeout=section.timeout,
     )

@@ -86,7 +86,10 @@ class Backend:
         self.oauth = self._oauth()
         #: What every listener asks for passwords: of metadata, of the identity provider, or of both.
         self.passwords: Any = choose(
-            list(configuration.authentication.passwords), self.password, self._oauth_passwords()
+            configuration.authentication.passwords,
+            self.password,
+            self.oauth,
+            oauth_passwords=any(c.service_account for c in configuration.authentication_oauth_clientconfig),
         )
         self.oauth_registry = self._oauth_registry()
         self.timedata: list[Any] = [self._sqlite(section) for section in configuration.timedata_sqlite]
@@ -184,7 +187,7 @@ class Backend:
             reactor=reactor,
             now=now,
         )
-        self.metrics = self._metrics([*parts, self.password])
+        self.metrics = self._metrics([*parts, self.password, self._debug_cycle])
 
     # Building
 
@@ -272,11 +275,6 @@ class Backend:
             debug=section.debug_mode == "DETAILED",
             observe=None if self.requests is None else self.requests.http("auth0"),
         )
-
-    def _oauth_passwords(self) -> Keycloak | None:
-        """Tokens of browsers are checked by it in any case, passwords need a client that may ask for them."""
-        clients = self.configuration.authentication_oauth_clientconfig
-        return self.oauth if any(client.service_account for client in clients) else None
 
     def _registration(self) -> Any:
         """Where users register: at the identity provider, else in Odoo; None where nobody may."""
@@ -386,12 +384,18 @@ class Backend:
 
     def _start_alerting(self) -> None:
         """Ends before the listeners do: that all edges go with them is no outage."""
-        if isinstance(self.mailer, SmtpMailer):
-            self.mailer.start()
-            self._listeners["Mail"] = self.mailer.stop
+        mailer = self.mailer if isinstance(self.mailer, SmtpMailer) else None
+        if mailer is not None:
+            mailer.open()
+            self._listeners["Mail"] = mailer.stop
         if self.alerting is not None:
             self.alerting.start()
             self._listeners["Alerting"] = self.alerting.stop
+        if mailer is not None:
+            # After alerting, which says what mails from before are still good for.
+            self.events.subscribe(MetadataInitialized, lambda _: mailer.start())
+            if self.metadata.initialized:
+                mailer.start()
 
     async def listening(self) -> None:
         """Returns when every port is open, which may be long: while the metadata file is missing. Raises
@@ -512,7 +516,7 @@ class Backend:
         }
         for provider in self.timedata:
             text = provider.debug_log() if IDebugLoggable.providedBy(provider) else ""
-            components[f"Timedata {provider.id}"] = Component("CANNOT WRITE" not in (text or ""), text or "")
+            components[f"Timedata {provider.id}"] = Component("CANNOT " not in (text or ""), text or "")
         if self.oauth is not None:
             wrong = self.oauth.problems()
             components["Authentication.OAuth"] = Component(not wrong, "; ".join(wrong) or self.oauth.realm.issuer)

@@ -819,6 +819,7 @@ def _contradictions(configuration: Configuration) -> list[str]:
     if len(given) > 1:
         problems.append(f"{' and '.join(given)} exclude each other")
     problems += oauth_problems(configuration)
+    problems += b2b_problems(configuration)
     problems += mail_problems(configuration)
     ports: dict[int, str] = {}
     for name, listener in listeners(configuration).items():
@@ -854,6 +855,17 @@ def _contradictions(configuration: Configuration) -> list[str]:
         if id_ not in ids:
             problems.append(f'[core.timedatamanager] ids: there is no provider "{id_}"{_nearest(id_, sorted(ids))}')
     return problems
+
+
+def b2b_problems(configuration: Configuration) -> list[str]:
+    """Other systems log in by password; without anybody who takes one the servers would refuse everyone."""
+    if configuration.backend2backend_rest is None and not configuration.backend2backend_websocket:
+        return []
+    ways = configuration.authentication.passwords
+    clients = configuration.authentication_oauth_clientconfig
+    if "metadata" in ways or ("oauth" in ways and any(client.service_account for client in clients)):
+        return []
+    return ["[backend2backend] needs passwords, and [authentication] passwords names nobody who takes any"]
 
 
 def oauth_problems(configuration: Configuration) -> list[str]:
@@ -944,7 +956,7 @@ def mail_problems(configuration: Configuration) -> list[str]:
             Templates(MailOem(), section.templates)
         except BadTemplates as e:
             problems.append(f"[mail.smtp] templates: {e}")
-    if section.ca and "-----BEGIN CERTIFICATE-----" not in section.ca:
+    if section.ca and "-----END CERTIFICATE-----" not in section.ca:
         problems.append('[mail.smtp] ca: is no certificate in PEM; a file is given as { file = "ca.pem" }')
     return problems
 

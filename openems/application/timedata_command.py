@@ -121,16 +121,14 @@ class Bar:
         self._began = clock()
         self._told = -self.LINE_EVERY
         self._last_edge = ""
-        self._edge_samples = 0
         self._samples = 0
         self._index = 0
 
     def __call__(self, edge: str, part: float, samples: int) -> None:
         if edge != self._last_edge:
-            self._last_edge, self._edge_samples = edge, samples
+            self._last_edge = edge
             self._index += 1
-        self._samples += max(0, samples - self._edge_samples)
-        self._edge_samples = samples
+        self._samples += samples
         now = self._clock()
         live = self._stream.isatty()
         if now - self._told < (self.EVERY if live else self.LINE_EVERY) and part < 1:

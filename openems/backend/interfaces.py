@@ -145,6 +145,9 @@ class IUserRegistry(Interface):
 class ILoginSessions(Interface):
     """What an identity provider knows of open sessions of its users; a password or code-flow service may provide it."""
 
+    def logout(token: str) -> Awaitable[None]:
+        """Ends the session at the identity provider. A token of others, or of a session that ended, is no error."""
+
     def still_valid(token: str | None, user_id: str) -> Awaitable[bool]:
         """False: the user was disabled or removed, or the session was ended. True also for tokens of others, and while
         nobody can tell."""

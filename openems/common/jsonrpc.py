@@ -489,7 +489,8 @@ def _lenient(data: bytes) -> bytes:
         raise Malformed(OpenemsError(errors.JSON_PARSE_FAILED, str(e), _excerpt(data))) from None
     if not isinstance(value, dict):
         raise Malformed(OpenemsError(errors.JSON_NO_OBJECT, _excerpt(data)))
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    # Half a surrogate pair, which an escape can write, has no bytes in UTF-8: "?", as with the Java program.
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
 
 
 #: A string, or the white space between tokens.

@@ -8,22 +8,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
+import msgspec
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from openems.application import config, felix
 from openems.application.alerting import alerting_of, delivery_of, mailer_of, sender_of
+from openems.application.backend import Backend
 from openems.application.config import BadConfiguration, Configuration
 from openems.backend.alerting.store import FileStore
 from openems.backend.events import EventBus
+from openems.backend.mail.message import key_of
 from openems.backend.mail.simulator import SimulatorMailer
 from openems.backend.mail.smtp import SmtpMailer
+from openems.backend.mail.spool import Envelope
 from openems.backend.metadata.dummy import DummyMetadata
 from services.smtpd import forget, mails
 from tests.backend.mail.post import START
 from tests.real import real
 
+reactor: Any = _reactor
 ROOT = Path(__file__).parents[2]
 MINIMAL = 'host = "mail.example.org"\nfromAddress = "ems@example.org"\n'
 
@@ -81,7 +87,7 @@ class Configured(SynchronousTestCase):
             self.assertIn(said, self.problems(text))
 
     def test_a_certificate_that_is_none(self) -> None:
-        made = parse(f"[mail.smtp]\n{MINIMAL}ca = '-----BEGIN CERTIFICATE-----'\n").mail_smtp
+        made = parse(f"[mail.smtp]\n{MINIMAL}ca = '-----BEGIN CERTIFICATE-----x-----END CERTIFICATE-----'\n").mail_smtp
         assert made is not None
         with self.assertRaises(BadConfiguration):
             delivery_of(made, Clock())
@@ -122,19 +128,15 @@ class OwnFile(SynchronousTestCase):
     """For metadata that keeps nothing for alerting."""
 
     def store(self, path: str, clock: Clock) -> FileStore:
-        from twisted.internet.defer import maybeDeferred
-
         made = FileStore(path, reactor=clock, in_thread=maybeDeferred)
         made.open()
         return made
 
     def test_it_survives(self) -> None:
-        from msgspec import Raw
-
         path, clock = self.mktemp(), Clock()
         store = self.store(path, clock)
-        store.keep_pending_alert("edge0", Raw(b'{"a":1}'))
-        store.keep_pending_alert("edge1", Raw(b"{}"))
+        store.keep_pending_alert("edge0", msgspec.Raw(b'{"a":1}'))
+        store.keep_pending_alert("edge1", msgspec.Raw(b"{}"))
         store.keep_pending_alert("edge1", None)
         clock.advance(1.1)
         self.assertEqual(bytes(self.store(path, clock).pending_alerts()["edge0"]), b'{"a":1}')
@@ -148,6 +150,58 @@ class OwnFile(SynchronousTestCase):
         Path(path).write_text("{")
         self.assertEqual(self.store(path, Clock()).pending_alerts(), {})
         self.assertTrue(Path(path + ".corrupt").exists())
+
+
+class BeforeMetadata(TestCase):
+    timeout = 30
+
+    async def test_mails_wait_until_users_are_known(self) -> None:
+        """A metadata file that comes later: until then nobody is known, and nobody's mail may be dropped for that."""
+        real("smtpd")
+        folder = Path(self.mktemp())
+        queue = folder / "mail" / "queue"
+        queue.mkdir(parents=True)
+        key = key_of("alerting_offline", "edge0", "mia@example.org", START)
+        envelope = Envelope(
+            key=key, template="alerting_offline", sent_at=START, since=START, edge_id="edge0", login="mia@example.org"
+        )
+        (queue / f"{key}.json").write_bytes(msgspec.json.encode(envelope))
+        pending = {"edge0": {"offline": {"since": START - START % 60_000, "due": START}}}
+        state = {"version": 1, "edges": {"edge0": {"lastmessage": START - START % 60_000}}, "pending": pending}
+        (folder / "metadata-state.json").write_text(json.dumps(state))
+        configuration = config.parse(
+            config.to_toml(
+                {
+                    "backend": {"stateDir": str(folder)},
+                    "health": {"enabled": False},
+                    "metadata.file": {"path": str(folder / "metadata.json")},
+                    "timedata.dummy": [{}],
+                    "alerting": {},
+                    "mail.smtp": {"host": "127.0.0.1", "fromAddress": "ems@example.org", "dryRun": True},
+                }
+            ),
+            "file.toml",
+        )
+        backend = Backend(configuration, reactor=reactor, now=lambda: START + 3_600_000)
+        await backend.start()
+        self.addCleanup(lambda: Deferred.fromCoroutine(backend.stop()))
+        await deferLater(reactor, 0.5)
+        self.assertEqual(set(backend.mailer.counts.values()), {0})
+        self.assertIn("alerting0/HasMailer", backend.alerting.debug_metrics() if backend.alerting else {})
+        (folder / "metadata.json").write_text(
+            json.dumps(
+                {
+                    "edges": {"edge0": {"comment": "Tal", "apikey": "key0"}},
+                    "users": {"mia@example.org": {"roles": {"edge0": "owner"}, "alerting": {"edge0": {"offline": 5}}}},
+                }
+            )
+        )
+        while not any(backend.mailer.counts.values()):
+            await deferLater(reactor, 0.05)
+        # The outage it was about began at another minute than what is pending: looked at with all that is known.
+        self.assertEqual(backend.mailer.counts["Dropped"], 0)
+        self.assertEqual(backend.health()["Mail.Smtp"].ok, True)
+        self.assertEqual(backend.health()["Alerting"].ok, True)
 
 
 class TestMail(SynchronousTestCase):

@@ -53,6 +53,11 @@ class TestBench(SynchronousTestCase):
         self.assertGreater(result["bytes"], 50_000)
         self.assertGreater(result["reactor_ms"], 0)
 
+    def test_alerting_of_a_few_edges(self) -> None:
+        result = self.bench("alerting", "--edges", "30")
+        self.assertEqual((result["edges"], result["users_an_edge"]), (30, 2))
+        self.assertLess(result["scan_seconds"], 1)
+
     def test_unknown_name(self) -> None:
         run = subprocess.run([sys.executable, "-m", "bench", "nonsense"], cwd=ROOT, capture_output=True, text=True)
         self.assertEqual(run.returncode, 2)

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from websockets.speedups import apply_mask
 
 from openems.websocket.peer import Connection
-from openems.websocket.server import ServerProtocol, WebSocketServer
+from openems.websocket.server import PONG_AGE, ServerProtocol, WebSocketServer
 
 UPGRADE = b"GET / HTTP/1.1\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
@@ -100,3 +100,45 @@ class Roads(SynchronousTestCase):
         sizes = iter(lambda: 60_001, None)
         self.assertEqual(self.feed(b"".join(map(frame, sent)), sizes), sent)
         self.assertLess(self.slow, 20)
+
+
+class Pausing(SynchronousTestCase):
+    """A peer that is not read from."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.server = WebSocketServer("Test", Endpoint, reactor=self.clock)
+        self.protocol: Any = self.server._factory.buildProtocol(None)
+        self.transport = StringTransport()
+        self.protocol.makeConnection(self.transport)
+        self.protocol.dataReceived(UPGRADE)
+        self.connection: Connection = self.protocol.connection
+
+    def test_it_is_not_taken_for_silent(self) -> None:
+        """Its pongs wait unread; they count from when it is read again."""
+        self.connection.pause_reading()
+        self.assertEqual(self.transport.producerState, "paused")
+        self.clock.advance(PONG_AGE * 3)
+        self.server._tick()
+        self.assertTrue(self.connection.is_open)
+        self.connection.resume_reading()
+        self.assertEqual(self.transport.producerState, "producing")
+        self.server._tick()
+        self.assertTrue(self.connection.is_open)
+        self.clock.advance(PONG_AGE + 1)
+        self.server._tick()
+        self.assertTrue(self.transport.disconnecting or self.transport.disconnected or self.transport.aborting)
+
+    def test_its_close_frame_is_read(self) -> None:
+        self.connection.pause_reading()
+        self.connection.close(1000)
+        self.assertEqual(self.transport.producerState, "producing")
+        self.protocol.forget_timers()
+
+    def test_flow_is_told(self) -> None:
+        told: list[bool] = []
+        self.connection.on_flow = told.append
+        self.protocol.pauseProducing()
+        self.protocol.pauseProducing()
+        self.protocol.resumeProducing()
+        self.assertEqual(told, [False, True])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from openems.backend.alerting.rules import OfflineRules, Phase, SumStateRules
@@ -70,6 +71,8 @@ class Handler(Generic[R]):
             found: list[UserAlertingSettings] = await within(
                 SETTINGS_SECONDS, metadata.get_user_alerting_settings(edge_id), self._world.reactor
             )
+        except CancelledError:
+            raise
         except Exception as e:
             self.settings_failed += 1
             if self.settings_failed <= LOGGED or self.settings_failed % 1000 == 0:
@@ -135,6 +138,8 @@ class Handler(Generic[R]):
             if mailer is None:
                 raise generic("no mailer is configured")
             sent = await within(MAIL_SECONDS, mailer.send_mail(now, self.template, batch), reactor)
+        except CancelledError:
+            raise
         except Exception as e:
             self.mails_failed += 1
             reason = e.message if isinstance(e, OpenemsError) else f"{type(e).__name__}: {e}"

@@ -7,12 +7,12 @@ answer is the one that is given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zope.interface import implementer
 
-from openems.backend.interfaces import IAuthUserPasswordAuthenticationService, ILoginSessions
+from openems.backend.interfaces import IAuthUserPasswordAuthenticationService
 from openems.backend.models import Authenticated
 from openems.common import errors
 from openems.common.errors import OpenemsError
@@ -21,18 +21,18 @@ METADATA = "metadata"
 OAUTH = "oauth"
 
 
-@implementer(IAuthUserPasswordAuthenticationService, ILoginSessions)
+@implementer(IAuthUserPasswordAuthenticationService)
 class PasswordChoice:
-    """``services``: name -> service, in the order they are asked; at least one."""
+    """``passwords``: name -> service, in the order they are asked; none: no password is taken. ``tokens``: name ->
+    service."""
 
-    def __init__(self, services: Mapping[str, Any]) -> None:
-        if not services:
-            raise ValueError("no service to choose from")
-        self._services = dict(services)
+    def __init__(self, passwords: Mapping[str, Any], tokens: Mapping[str, Any]) -> None:
+        self._passwords = dict(passwords)
+        self._tokens = dict(tokens)
 
     async def authenticate_with_password(self, username: str, password: str, remote: str) -> Authenticated:
         first: OpenemsError | None = None
-        for service in self._services.values():
+        for service in self._passwords.values():
             try:
                 authenticated: Authenticated = await service.authenticate_with_password(username, password, remote)
                 return authenticated
@@ -40,35 +40,34 @@ class PasswordChoice:
                 # A refusal says less than any other answer: another one may have taken the password.
                 if first is None or first.code == errors.COMMON_AUTHENTICATION_FAILED:
                     first = e
-        raise first or OpenemsError(errors.COMMON_AUTHENTICATION_FAILED)
+        raise first or OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, "authenticateWithPassword")
 
     async def authenticate_with_token(self, token: str) -> Authenticated:
-        authenticated: Authenticated = await self._of(token).authenticate_with_token(token)
+        service = self._of(token)
+        if service is None:
+            raise OpenemsError(errors.COMMON_AUTHENTICATION_FAILED)
+        authenticated: Authenticated = await service.authenticate_with_token(token)
         return authenticated
 
     async def logout(self, token: str) -> None:
-        await self._of(token).logout(token)
-
-    async def still_valid(self, token: str | None, user_id: str) -> bool:
-        for service in self._services.values():
-            if ILoginSessions.providedBy(service) and not await service.still_valid(token, user_id):
-                return False
-        return True
-
-    def connection_closed(self, token: str) -> None:
-        for service in self._services.values():
-            if ILoginSessions.providedBy(service):
-                service.connection_closed(token)
+        service = self._of(token)
+        if service is not None:
+            await service.logout(token)
 
     def _of(self, token: str) -> Any:
-        name = OAUTH if token.count(".") == 2 else METADATA
-        return self._services.get(name) or next(iter(self._services.values()))
+        return self._tokens.get(OAUTH if token.count(".") == 2 else METADATA)
 
 
-def choose(order: list[str], metadata: Any, oauth: Any) -> Any:
-    """The password service of a configuration: of what is there, in this order; None if nothing is."""
-    there = {METADATA: metadata, OAUTH: oauth}
-    services = {name: there[name] for name in order if there.get(name) is not None}
-    if len(services) <= 1:
-        return next(iter(services.values()), None)
-    return PasswordChoice(services)
+def choose(order: Sequence[str], metadata: Any, oauth: Any, *, oauth_passwords: bool = True) -> Any:
+    """The password service of a configuration. Tokens of ``oauth`` are taken in any case, its passwords if it is in the
+    ``order`` and can (``oauth_passwords``). None if there is no service at all."""
+    metadata = metadata if METADATA in order else None
+    if oauth is None:
+        return metadata
+    tokens = {OAUTH: oauth}
+    if metadata is not None:
+        tokens[METADATA] = metadata
+    passwords = {name: tokens[name] for name in order if name in tokens and (name != OAUTH or oauth_passwords)}
+    if passwords == {OAUTH: oauth} and metadata is None:
+        return oauth
+    return PasswordChoice(passwords, tokens)

@@ -95,13 +95,14 @@ class _Check:
 
 
 class Credentials:
-    """Shared by the B2B servers. ``forget`` when a user or his password has changed."""
+    """Shared by the B2B servers. ``password`` None: nobody can log in. ``forget`` when a user or his password has
+    changed."""
 
     _log = Logger()
 
     def __init__(
         self,
-        password: IAuthUserPasswordAuthenticationService,
+        password: IAuthUserPasswordAuthenticationService | None,
         metadata: IMetadata,
         *,
         reactor: Any,
@@ -130,7 +131,7 @@ class Credentials:
         known = self._known(digest)
         if known is not None:
             return known
-        if not self._metadata.initialized:
+        if not self._metadata.initialized or self._password is None:
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
         return await self._join(digest, username, password, remote)
 
@@ -223,6 +224,9 @@ class Credentials:
                 self.refused += 1
                 if generation == self._generation:
                     self._remember(digest, None, DISTRUST)
+            if e.code == errors.JSONRPC_UNHANDLED_METHOD:
+                # Nobody takes passwords here.
+                raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE) from None
             raise
         finally:
             self._checks.pop(digest, None)

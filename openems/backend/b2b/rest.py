@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
@@ -46,6 +47,9 @@ MAX_TIMEOUT = 3600
 #: Requests under way, in all and of one user.
 MAX_RUNNING = 1000
 MAX_RUNNING_OF_USER = 200
+#: Seconds the last replies have to leave at the end.
+FLUSH = 1.0
+FLUSH_STEP = 0.05
 
 _STATUS = {errors.JSONRPC_TOO_MANY_REQUESTS: 429, errors.COMMON_SERVICE_NOT_AVAILABLE: 503}
 
@@ -104,6 +108,7 @@ class Backend2BackendRest:
         self.observe_result: Callable[[str, str], None] | None = None
         self._limit = None if request_limit is None else PerPeer(request_limit, burst=request_limit)
         self._users: Counter[str] = Counter()
+        self._work: set[Deferred[Any]] = set()
         self._port: Any = None
         self._stopping = False
         self._openapi = jsonrpc.dumps(openapi.document(version))
@@ -126,16 +131,21 @@ class Backend2BackendRest:
         return bound
 
     async def stop(self) -> None:
-        """Requests under way are cancelled, connections dropped."""
+        """Requests under way get 503, connections end, those that do not take it are dropped. Ends within seconds."""
         self._stopping = True
         if self._port is not None:
             port, self._port = self._port, None
             await port.stopListening()
-        gone: Deferred[None] = Deferred()
+        for work in tuple(self._work):
+            work.cancel()
+        for channel in tuple(self.site.channels):
+            channel.loseConnection()
+        end = self._reactor.seconds() + FLUSH
+        while self.site.channels and self._reactor.seconds() < end:
+            await deferLater(self._reactor, FLUSH_STEP)
         for channel in tuple(self.site.channels):
             channel.transport.abortConnection()
-        self._reactor.callLater(0, gone.callback, None)  # connections tell their end in the next turn
-        await gone
+        await deferLater(self._reactor, 0)  # connections tell their end in the next turn
 
     # --- what is served
 
@@ -265,9 +275,11 @@ class Backend2BackendRest:
             raise _Refusal(429, OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS), asked.id)
         seconds = TIMEOUT if asked.timeout is None or asked.timeout <= 0 else min(asked.timeout, MAX_TIMEOUT)
         self._users[user.id] += 1
+        running: Deferred[Any] | None = None
         try:
             running = Deferred.fromCoroutine(self._handler.handle_request(NAME, user, asked))
             if not running.called:
+                self._work.add(running)
                 # One deadline for all of it: the login has used some of the time.
                 running.addTimeout(max(0.0, begun + seconds - now), self._reactor)
             result = await running
@@ -279,11 +291,15 @@ class Backend2BackendRest:
         except OpenemsError as e:
             raise _Refusal(_STATUS.get(e.code, 400), e, asked.id) from None
         except CancelledError:
+            if self._stopping:
+                raise _Refusal(503, OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE), asked.id) from None
             raise
         except Exception as e:
             self._log.failure("{name}: {method} failed", name=NAME, method=short(asked.method, 100))
             raise _Refusal(500, generic(f"Internal error: {type(e).__name__}"), asked.id) from None
         finally:
+            if running is not None:
+                self._work.discard(running)
             self._users[user.id] -= 1
             if not self._users[user.id]:
                 del self._users[user.id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 from twisted.internet.task import LoopingCall
@@ -22,6 +23,10 @@ class DebugCycle:
         self._components = components
         self._consumers = consumers
         self._now = now
+        #: What failed; how often it ran to its end, and how long it took the last time.
+        self.failures = 0
+        self.runs = 0
+        self.seconds = 0.0
         self._loop = LoopingCall(self.run)
         self._loop.clock = reactor
 
@@ -33,13 +38,23 @@ class DebugCycle:
         if self._loop.running:
             self._loop.stop()
 
+    def debug_metrics(self) -> dict[str, int | float]:
+        """Of the cycle itself; not among what it writes."""
+        return {
+            "Core.DebugCycle/Failures": self.failures,
+            "Core.DebugCycle/Runs": self.runs,
+            "Core.DebugCycle/LastRunSeconds": self.seconds,
+        }
+
     def run(self) -> None:
+        begun = perf_counter()
         now = self._now()
         for component in self._components:
             try:
                 text = component.debug_log()
                 metrics = component.debug_metrics()
             except Exception:
+                self.failures += 1
                 self._log.failure("debug cycle: {name} failed", name=type(component).__name__)
                 continue
             if text is not None:
@@ -50,4 +65,7 @@ class DebugCycle:
                 try:
                     consumer.consume_metrics(now, metrics)
                 except Exception:
+                    self.failures += 1
                     self._log.failure("debug cycle: {name} failed", name=type(consumer).__name__)
+        self.runs += 1
+        self.seconds = perf_counter() - begun

@@ -163,8 +163,8 @@ class JsonRpcRequestHandler:
 
     async def _edge_config(self, edge_id: str) -> Raw:
         """As stored. None at all is asked for at the edge, if that is there (T027). One without ``_sum`` is of the
-        middle of a burst and breaks nearly every page of the UI (reality.md R5, R18): it is answered, and the edge asked
-        all the same, so that the whole one is pushed."""
+        middle of a burst and breaks nearly every page of the UI (reality.md R5, R18): it is answered, and the edge
+        asked all the same, so that the whole one is pushed."""
         stored: Raw = await self._metadata.get_edge_config(edge_id)
         components = EdgeConfig(stored).components
         if "_sum" in components or not self._edge_manager.is_connected(edge_id):

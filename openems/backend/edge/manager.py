@@ -439,6 +439,10 @@ class EdgeManager:
 
     # --- IDebugLoggable
 
+    def cache_entries(self) -> int:
+        """Values kept of all edges."""
+        return sum(len(e.cache.current.values) + len(e.cache.aggregated.values) for e in self._fleet.values())
+
     def application_ids(self) -> frozenset[str]:
         """Of the edge applications that are connected."""
         return frozenset(application.application_id for application in self._applications)
@@ -447,6 +451,7 @@ class EdgeManager:
         remote = ",".join(f"{a.application_id}:{len(a.edges)}" for a in self._applications)
         text = (
             f"[Edge.Manager] [monitor] Connections: {len(self.applications_server.connections)}, "
+            f"{self.applications_server.pool_text()}, "
             f"Edges: {len(self.edges_server.connections)}, Online: {sum(bool(e.links) for e in self._fleet.values())}"
         )
         return f"{text}, RemoteConnections: {remote}" if remote else text

@@ -5,6 +5,7 @@ Everything within one deadline. Never are passwords or texts of mails in an erro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import msgspec
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust
+from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from twisted.mail.smtp import (
     CramMD5ClientAuthenticator,
     ESMTPClient,
@@ -23,6 +24,7 @@ from twisted.mail.smtp import (
 from openems.common.errors import short
 
 Security = Literal["none", "starttls", "tls"]
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 #: Lines of one reply, seconds for the good-bye.
 MAX_REPLY = 200
 LEAVE = 2.0
@@ -190,7 +192,9 @@ class Delivery:
         if server.security != "none":
             trust = platformTrust()
             if server.ca:
-                trust = Certificate.loadPEM(server.ca.encode())  # type: ignore[no-untyped-call]
+                trust = trustRootFromCertificates(
+                    [Certificate.loadPEM(pem.encode()) for pem in _CERTIFICATE.findall(server.ca)]  # type: ignore[no-untyped-call]
+                )
             self._tls = optionsForClientTLS(server.host, trustRoot=trust)
 
     async def deliver(

@@ -15,7 +15,6 @@ What becomes of a mail:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -26,21 +25,18 @@ from zope.interface import implementer
 from openems.backend.interfaces import IDebugLoggable, IMailer
 from openems.backend.mail.delivery import Delivery, Refused, Unreachable
 from openems.backend.mail.message import BadAddress, Sender, address, compose, key_of
+from openems.backend.mail.pace import MINUTE, Pace
 from openems.backend.mail.render import MASS_OUTAGE, NAMES, Facts, Templates
 from openems.backend.mail.spool import Envelope, Spool, SpoolFull
 from openems.backend.models import MailRecipient
 from openems.common.errors import generic, short
 
-MINUTE = 60_000
 RETRY_MINUTES = (1, 5, 15, 60)
-SERVER_MINUTES = (1, 2, 5)
 #: Seconds between two looks at what may go, at most; seconds a question to metadata may take.
 LOOK = 10.0
 QUESTION_SECONDS = 30.0
 #: Seconds for mails on their way when the backend stops.
 STOP_SECONDS = 3.0
-#: The server is away for that long: this does not work.
-FAILING = 15 * MINUTE
 
 
 async def _always(template: str, edge_id: str, login: str, since: int) -> bool:
@@ -79,7 +75,6 @@ class SmtpMailer:
         #: Told of each mail the server took.
         self.on_delivered: Callable[[str, str, str, int], None] = lambda template, edge_id, login, sent_at: None
         self.counts = dict.fromkeys(("Sent", "Failed", "Dropped", "Outdated", "Expired", "Retries"), 0)
-        self.problem: str | None = None
         self._delivery = delivery
         self._templates = templates
         self._sender = sender
@@ -88,23 +83,21 @@ class SmtpMailer:
         self._reactor = reactor
         self._now = now
         self._operators = list(operators)
-        self._per_minute = per_minute
-        self._parallel = parallel
+        self._pace = Pace(per_minute=per_minute, parallel=parallel)
         self._max_age = max_age * MINUTE
         self._dry_run = dry_run
         self._running = False
         self._flying: dict[str, Deferred[None]] = {}
         self._timer: Any = None
-        self._begun: deque[int] = deque()
-        self._server_failures = 0
-        self._pause_until = 0
-        self._failing_since = 0
 
     # Life
 
-    def start(self) -> None:
-        """Raises OSError if there can be no spool."""
+    def open(self) -> None:
+        """From now on mails are taken. Raises OSError if there can be no spool."""
         self.spool.open()
+
+    def start(self) -> None:
+        """From now on they go out. Not before it is known who the users are: who is unknown gets no mail, ever."""
         self._running = True
         if self.spool.waiting:
             self._log.info("[Mail.Smtp] {n} mails wait from before", n=len(self.spool.waiting))
@@ -190,12 +183,9 @@ class SmtpMailer:
         if not self._running:
             return
         self._stop_timer()
-        # A server that did not answer is tried with one mail.
-        while len(self._flying) < (1 if self._server_failures else self._parallel):
+        while len(self._flying) < self._pace.at_once:
             now = self._now()
-            while self._begun and self._begun[0] <= now - MINUTE:
-                self._begun.popleft()
-            if now < self._pause_until or len(self._begun) >= self._per_minute:
+            if self._pace.free_at(now) > now:
                 break
             envelope = next(
                 (e for e in self.spool.waiting.values() if e.next_try <= now and e.key not in self._flying), None
@@ -215,9 +205,7 @@ class SmtpMailer:
     def _until_next(self) -> float:
         now = self._now()
         soonest = min((e.next_try for e in self.spool.waiting.values()), default=now)
-        if len(self._begun) >= self._per_minute:
-            soonest = max(soonest, self._begun[0] + MINUTE)
-        return max(0.1, (max(soonest, self._pause_until) - now) / 1000)
+        return max(0.1, (max(soonest, self._pace.free_at(now)) - now) / 1000)
 
     def _landed(self, result: Any, key: str) -> None:
         if self._flying.pop(key, None) is not None:
@@ -255,7 +243,7 @@ class SmtpMailer:
         except BadAddress as e:
             self._end(envelope, "Dropped", f"cannot be sent: the address {e}")
             return
-        self._begun.append(self._now())
+        self._pace.begins(self._now())
         await self._deliver(envelope, to, message)
 
     async def _within(self, question: Awaitable[Any]) -> Any:
@@ -362,27 +350,18 @@ class SmtpMailer:
         self.spool.again(envelope)
 
     def _server_fails(self, reason: str) -> None:
-        now = self._now()
-        minutes = SERVER_MINUTES[min(self._server_failures, len(SERVER_MINUTES) - 1)]
-        self._server_failures += 1
-        self._failing_since = self._failing_since or now
-        self._pause_until = now + minutes * MINUTE
-        self.problem = f"the mail server {self._delivery.server} cannot be used: {reason}"
-        if self._server_failures == 1 or self._server_failures % 12 == 0:
-            self._log.error("[Mail.Smtp] {problem}; {n} mails wait", problem=self.problem, n=len(self.spool.waiting))
+        problem = f"the mail server {self._delivery.server} cannot be used: {reason}"
+        if self._pace.fails(self._now(), problem):
+            self._log.error("[Mail.Smtp] {problem}; {n} mails wait", problem=problem, n=len(self.spool.waiting))
 
     def _server_answers(self) -> None:
-        if not self._server_failures:
-            return
-        self._log.info("[Mail.Smtp] the mail server answers again; {n} mails wait", n=len(self.spool.waiting))
-        self._server_failures = self._failing_since = self._pause_until = 0
-        self.problem = None
+        if self._pace.answers():
+            self._log.info("[Mail.Smtp] the mail server answers again; {n} mails wait", n=len(self.spool.waiting))
 
     # What it does
 
     def health(self) -> list[str]:
-        failing = self._failing_since and self._now() - self._failing_since > FAILING
-        return [self.problem] if failing and self.problem else []
+        return [self._pace.problem] if self._pace.problem and self._pace.is_failing(self._now()) else []
 
     def debug_log(self) -> str | None:
         if not self.spool.waiting:
@@ -394,6 +373,6 @@ class SmtpMailer:
             **{f"Mail.Smtp/{name}": number for name, number in self.counts.items()},
             "Mail.Smtp/Waiting": len(self.spool.waiting),
             "Mail.Smtp/OldestAge": self.spool.oldest_age() / 1000,
-            "Mail.Smtp/ServerFailures": self._server_failures,
+            "Mail.Smtp/ServerFailures": self._pace.failures,
             "Mail.Smtp/Unreadable": self.spool.unreadable,
         }

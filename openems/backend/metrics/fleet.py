@@ -67,6 +67,7 @@ class Fleet:
             "Edges that are online and have sent nothing for a quarter of an hour.",
             len(ages) - bisect_left(ages, SILENT),
         )
+        yield gauge(f"{PREFIX}edge_cache_entries", "Current values kept of all edges.", self._manager.cache_entries())
         initialized = int(bool(self._metadata.initialized))
         yield gauge(f"{PREFIX}metadata_initialized", "1 when edges and users are known.", initialized)
         yield gauge(f"{PREFIX}metadata_cache_edges", "Edges that are known.", sum(states.values()))

@@ -60,8 +60,8 @@ def load_state(path: Path, source: str, target: str, since: int | None) -> State
 
 class Transfer:
     """``source`` provides ITimedataExport; ``target`` is a provider, ``flush`` waits until it has committed everything;
-    ``target_export`` is its export, or None and then nothing is compared. ``progress(edge_id, part of 1, samples so
-    far)`` is called after each span; ``going()`` False ends it in order."""
+    ``target_export`` is its export, or None and then nothing is compared. ``progress(edge_id, part of 1, samples)``
+    is called after each span; ``going()`` False ends it in order."""
 
     def __init__(
         self,
@@ -111,11 +111,12 @@ class Transfer:
         while at <= last and self._going():
             until = await self._choose(edge, at, last + 1)
             rows: dict[int, Row] = await self._source.export(edge, at, until)
+            before = done.samples
             if rows:
                 await self._write(edge, rows, done)
             at = done.until = until
             self._save(self.state)
-            self._progress(edge, (at - first) / max(1, last + 1 - first), done.samples)
+            self._progress(edge, (at - first) / max(1, last + 1 - first), done.samples - before)
         done.finished = at > last
         self._save(self.state)
 

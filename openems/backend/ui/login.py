@@ -26,7 +26,7 @@ from openems.backend.interfaces import (
     ILoginSessions,
     IMetadata,
 )
-from openems.backend.models import OAuthTokens, User
+from openems.backend.models import Authenticated, OAuthTokens, User
 from openems.backend.ui.parameters import registration_record
 from openems.backend.ui.ratelimit import PerPeer, TokenBucket
 from openems.common import errors
@@ -108,7 +108,7 @@ class Logins:
 
         async def login() -> LoggedIn:
             authenticated = await service.authenticate_with_password(username, password, remote)
-            return self._by_service(await self._user(authenticated.user_id), authenticated.token)
+            return self._by_service(await self._user(authenticated), authenticated.token)
 
         return await self._within(login(), "authenticateWithPassword", remote)
 
@@ -126,7 +126,7 @@ class Logins:
 
         async def login() -> LoggedIn:
             authenticated = await service.authenticate_with_token(token)
-            return self._by_service(await self._user(authenticated.user_id), authenticated.token)
+            return self._by_service(await self._user(authenticated), authenticated.token)
 
         return await self._counted(login, "authenticateWithToken", remote)
 
@@ -148,7 +148,7 @@ class Logins:
 
         async def login() -> LoggedIn:
             tokens = await service.token_by_code(oem, identifier, code)
-            return self._by_tokens(await self._user(tokens.user_id), tokens)
+            return self._by_tokens(await self._user(tokens), tokens)
 
         return await self._counted(login, payload.method, remote)
 
@@ -160,7 +160,7 @@ class Logins:
 
         async def login() -> LoggedIn:
             tokens = await service.token_by_refresh_token(oem, refresh_token)
-            return self._by_tokens(await self._user(tokens.user_id), tokens)
+            return self._by_tokens(await self._user(tokens), tokens)
 
         return await self._counted(login, payload.method, remote)
 
@@ -187,11 +187,12 @@ class Logins:
         await self._within(service.register_user_if_not_exist(record), "submitSetupProtocol", remote)
 
     def logout(self, token: str) -> None:
-        """Tell the password service, without letting anybody wait for it."""
-        service = self._password
-        if service is None:
-            return
+        """Tell whoever may have given the token, without letting anybody wait for it."""
+        for service in dict.fromkeys((self._password, *self._sessions)):
+            if service is not None:
+                self._log_out(service, token)
 
+    def _log_out(self, service: Any, token: str) -> None:
         async def logout() -> None:
             await service.logout(token)
 
@@ -230,8 +231,17 @@ class Logins:
         if not self._metadata.initialized:
             raise generic(UNAVAILABLE)
 
-    def _user(self, user_id: str) -> Awaitable[User]:
-        return self._metadata.get_user_by_external_id(user_id)  # type: ignore[misc, call-arg, arg-type]
+    async def _user(self, login: Authenticated | OAuthTokens) -> User:
+        """Who logged in. A session of somebody whom metadata does not know is of no use, and ended."""
+        lookup: Any = self._metadata.get_user_by_external_id
+        try:
+            user: User = await lookup(login.user_id)
+        except OpenemsError as e:
+            token = login.token if isinstance(login, Authenticated) else login.access_token
+            if e.code == errors.COMMON_AUTHENTICATION_FAILED and token is not None:
+                self.logout(token)
+            raise
+        return user
 
     @staticmethod
     def _by_service(user: User, token: str | None) -> LoggedIn:

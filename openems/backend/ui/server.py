@@ -247,7 +247,7 @@ class UiWebsocket:
     def debug_log(self) -> str | None:
         if not self._started:
             return f"[{NAME}] [monitor] NOT STARTED"
-        return f"[{NAME}] [monitor] Connections: {len(self.sessions)}, Active: {self._active()}"
+        return f"[{NAME}] [monitor] Connections: {len(self.sessions)}, {self.websocket.pool_text()}"
 
     def debug_metrics(self) -> Mapping[str, int | float]:
         return {

@@ -75,6 +75,7 @@ class Universe:
             world.service.delivered(template, edge_id, login, sent_at)
 
         mailer.on_delivered = delivered
+        mailer.open()
         mailer.start()
         world.service.start()
 

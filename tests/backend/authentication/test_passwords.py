@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from openems.backend.authentication.choice import PasswordChoice, choose
+from openems.backend.authentication.choice import choose
 from openems.backend.interfaces import (
     IAuthUserAuthorizationCodeFlowService,
     IAuthUserPasswordAuthenticationService,
@@ -139,7 +139,7 @@ class Logins(WithKeycloak):
         """The connection that logged in is gone; another came with the access token."""
         tokens = self.log_in()
         self.keycloak.connection_closed(tokens.access_token)
-        self.assertEqual(len(self.keycloak._sessions), 0)
+        self.assertEqual(len(self.keycloak._users.table), 0)
         self.get(self.keycloak.logout(tokens.access_token))
         self.assertEqual(self.fake.asked[-1].method, "DELETE")
         self.assertEqual(self.fake.sessions, {})
@@ -220,13 +220,27 @@ class Choices(WithKeycloak):
     def test_one_is_itself(self) -> None:
         self.assertIs(choose(["metadata", "oauth"], self.local, None), self.local)
         self.assertIs(choose(["oauth"], self.local, self.keycloak), self.keycloak)
-        self.assertIsNone(choose([], self.local, self.keycloak))
+        self.assertIsNone(choose([], self.local, None))
+        self.assertIsNone(choose(["oauth"], self.local, None))
         self.assertIsNone(choose(["metadata", "oauth"], None, None))
+
+    def test_no_passwords_at_all(self) -> None:
+        """Tokens of browsers are good all the same."""
+        for service in (
+            choose([], self.local, self.keycloak),
+            choose(["oauth"], self.local, self.keycloak, oauth_passwords=False),
+        ):
+            code = errors.JSONRPC_UNHANDLED_METHOD
+            self.refused(service.authenticate_with_password("local", "secret", REMOTE), code)
+            self.refused(service.authenticate_with_token("t"))
+            self.get(service.logout("t"))
+            token = self.fake.access_token(self.mia)
+            self.assertEqual(self.get(service.authenticate_with_token(token)).user_id, self.mia)
+        self.assertEqual(self.local.logouts, [])
 
     def test_both(self) -> None:
         both = choose(["metadata", "oauth"], self.local, self.keycloak)
         verifyObject(IAuthUserPasswordAuthenticationService, both)
-        verifyObject(ILoginSessions, both)
         self.assertEqual(self.get(both.authenticate_with_password("local", "secret", REMOTE)).token, "t")
         self.assertEqual(self.fake.posts(), [])
         mia = self.get(both.authenticate_with_password("mia@example.com", PASSWORD, REMOTE))
@@ -245,9 +259,6 @@ class Choices(WithKeycloak):
         code = errors.COMMON_SERVICE_NOT_AVAILABLE
         self.refused(both.authenticate_with_password("mia@example.com", PASSWORD, REMOTE), code)
         self.get(both.authenticate_with_password("local", "secret", REMOTE))
-
-    def test_none_is_an_error_of_the_builder(self) -> None:
-        self.assertRaises(ValueError, PasswordChoice, {})
 
     def test_the_dummys_service_fits(self) -> None:
         self.assertTrue(IAuthUserPasswordAuthenticationService.implementedBy(DummyLogins))

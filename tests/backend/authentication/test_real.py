@@ -6,6 +6,7 @@ import time
 import uuid
 from typing import Any
 
+import msgspec
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
@@ -229,6 +230,22 @@ class Rotation(WithRealm):
         self.assertEqual([text for text in self.exchanges if "refresh" in text], ["token_refresh_token 200"])
         # And what they got is alive.
         await self.keycloak.token_by_refresh_token("openems", one.refresh_token)
+
+
+class Addresses(WithRealm):
+    """T093: browsers know Keycloak by another address than the backend."""
+
+    changes = {"attributes": {"frontendUrl": "https://id.example.org"}}
+
+    async def test_issuer_of_the_outside(self) -> None:
+        error = await self.refused(self.keycloak.authenticate_with_password(MIA, PASSWORD, REMOTE))
+        self.assertEqual(error, "1003 Authentication failed []")
+        self.realm = msgspec.structs.replace(self.realm, issuer=f"https://id.example.org/realms/{self.name}")
+        self.keycloak = self.make()
+        authenticated = await self.keycloak.authenticate_with_password(MIA, PASSWORD, REMOTE)
+        await self.keycloak.authenticate_with_token(authenticated.token)
+        await self.keycloak.logout(authenticated.token)
+        self.assertEqual(self.admin.ask("GET", f"/{self.name}/users/{USERS['mia']}/sessions"), [])
 
 
 class Keys(WithRealm):

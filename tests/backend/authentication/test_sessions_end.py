@@ -102,9 +102,9 @@ class Sessions(WithKeycloak):
     def test_s17_refresh_tokens_do_not_outlive_the_socket(self) -> None:
         self.open()
         ui = self.log_in_ui()
-        self.assertEqual(len(self.keycloak._sessions), 1)
+        self.assertEqual(len(self.keycloak._users.table), 1)
         ui.connection.lost()
-        self.assertEqual(len(self.keycloak._sessions), 0)
+        self.assertEqual(len(self.keycloak._users.table), 0)
 
 
 class Origins(SynchronousTestCase):

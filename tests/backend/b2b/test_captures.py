@@ -17,7 +17,7 @@ from openems.common.errors import generic
 from openems.common.jsonrpc import Members, Request
 from openems.common.role import Role
 from tests.backend.b2b.http import Connection, Reply, RestWorld, request
-from tests.backend.b2b.test_websocket import WebsocketWorld
+from tests.backend.b2b.sockets import WebsocketWorld
 from tests.backend.b2b.world import World, basic
 
 HERE = Path(__file__).parent

@@ -168,6 +168,12 @@ class CredentialsTest(SynchronousTestCase):
         self.assertEqual(self.refused(), errors.COMMON_SERVICE_NOT_AVAILABLE)
         self.assertEqual(self.world.passwords.asked, [])
 
+    def test_nobody_takes_passwords(self) -> None:
+        self.world.passwords.error = OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, "authenticateWithPassword")
+        self.assertEqual(self.refused(), errors.COMMON_SERVICE_NOT_AVAILABLE)
+        self.credentials = module.Credentials(None, self.world.metadata, reactor=self.world.clock)  # type: ignore
+        self.assertEqual(self.refused(), errors.COMMON_SERVICE_NOT_AVAILABLE)
+
     def test_rest_trims_but_takes_them_as_they_are_first(self) -> None:
         """b2b.md 7, 8"""
         rest = self.credentials.rest_user

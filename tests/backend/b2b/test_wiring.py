@@ -57,6 +57,11 @@ class ConfigurationTest(SynchronousTestCase):
             text = f"{DUMMY}[backend2backend.rest]\n{line}\n"
             self.assertRaises(config.BadConfiguration, config.parse, text, "f.toml")
 
+    def test_nobody_takes_passwords(self) -> None:
+        text = DUMMY + '[backend2backend.rest]\n[authentication]\npasswords = ["oauth"]\n'
+        problem = self.assertRaises(config.BadConfiguration, config.parse, text, "f.toml").problems[0]
+        self.assertIn("[backend2backend] needs passwords", problem)
+
     def test_felix(self) -> None:
         root = Path(self.mktemp())
         for name, text in {

@@ -93,3 +93,17 @@ class World:
             reactor=self.clock,
             random_bytes=bytes,
         )
+
+
+class SlowHandler:
+    """Answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Deferred[Any]] = []
+        self.requests: list[Any] = []
+
+    async def handle_request(self, context: str, user: Any, request: Any) -> Any:
+        self.requests.append((context, user, request))
+        waiting: Deferred[Any] = Deferred()
+        self.waiting.append(waiting)
+        return await waiting

@@ -101,6 +101,12 @@ class Up(SynchronousTestCase):
         world.edge().receive('{"jsonrpc":"2.0","method":"x","params":{"a":NaN}}')
         self.assertEqual(world.up()[0]["params"]["payload"]["params"], {"a": "NaN"})
 
+    def test_half_a_surrogate_pair(self) -> None:
+        """It can be written as an escape, but not in UTF-8: it must not end the connection of all edges."""
+        world = World()
+        world.edge().receive('{"jsonrpc":"2.0","method":"x","params":{"a":"\\ud800","b":1}}')
+        self.assertEqual(world.up()[0]["params"]["payload"]["params"], {"a": "?", "b": 1})
+
     def test_9_6_a_request(self) -> None:
         world = World()
         edge = world.edge()

@@ -104,6 +104,7 @@ class Post:
         return mailer
 
     def start(self) -> Post:
+        self.mailer.open()
         self.mailer.start()
         return self
 
@@ -112,6 +113,7 @@ class Post:
         self.mailer._running = False
         self.mailer._stop_timer()
         self.mailer = self.made()
+        self.mailer.open()
         self.mailer.start()
 
     def now(self) -> int:

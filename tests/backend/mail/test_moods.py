@@ -51,6 +51,7 @@ class Moods(TestCase):
             spool, Delivery(Server(**options), reactor=reactor), TEMPLATES, Sender(address="ems@example.org"),
             self.users, lambda edge_id: None, reactor=reactor, now=self.now, per_minute=10_000,
         )  # fmt: skip
+        mailer.open()
         mailer.start()
         self.addCleanup(lambda: ensureDeferred(mailer.stop()))
         return mailer

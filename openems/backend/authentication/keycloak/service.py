@@ -19,15 +19,16 @@ from openems.backend.authentication.concurrency import Concurrency
 from openems.backend.authentication.exchange import TIMEOUT, Exchange
 from openems.backend.authentication.keycloak.client import Denied, KeycloakClient, TokenReply, Unavailable
 from openems.backend.authentication.keycloak.flow import Flow, NotConnectable
-from openems.backend.authentication.keycloak.inputs import MAX_OEM, is_plain, is_token
+from openems.backend.authentication.keycloak.inputs import MAX_OEM, is_plain
 from openems.backend.authentication.keycloak.jwks import MIN_INTERVAL, REFRESH, Jwks, KeysUnavailable
 from openems.backend.authentication.keycloak.pace import Pace
 from openems.backend.authentication.keycloak.passwords import Passwords, TooMany
 from openems.backend.authentication.keycloak.pending import PendingLogins
 from openems.backend.authentication.keycloak.registration import ROLES, Registration
-from openems.backend.authentication.keycloak.sessions import Sessions
 from openems.backend.authentication.keycloak.settings import Oem, Realm
-from openems.backend.authentication.keycloak.tokens import Claims, NotBelieved, Tokens, session_of
+from openems.backend.authentication.keycloak.stored import StoredSessions
+from openems.backend.authentication.keycloak.tokens import Claims, NotBelieved, Tokens
+from openems.backend.authentication.keycloak.usersessions import UserSessions
 from openems.backend.interfaces import (
     IAuthUserAuthorizationCodeFlowService,
     IAuthUserPasswordAuthenticationService,
@@ -84,6 +85,7 @@ class Keycloak:
         keys_interval: float = MIN_INTERVAL,
         registration_roles: Sequence[str] = ROLES,
         neutral_registration: bool = False,
+        stored: StoredSessions | None = None,
         debug: bool = False,
         observe: Callable[[str, str, float], None] | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
@@ -137,7 +139,15 @@ class Keycloak:
         self._registration = Registration(
             self._client, metadata, user_registry, roles=registration_roles, neutral=neutral_registration
         )
-        self._sessions = Sessions()
+        self._users = UserSessions(
+            self._client,
+            self._tokens,
+            self._oems,
+            None if stored is None or account is None else stored,
+            now=now,
+            forget=self._forget,
+            line=self._line,
+        )
         self._lines: list[float] = []
         self._running: set[Deferred[Any]] = set()
 
@@ -150,6 +160,7 @@ class Keycloak:
         self._flow.stop()
         self._passwords.stop()
         self._pace.stop()
+        self._users.stop()
         for running in tuple(self._running):
             running.cancel()
         await self._exchange.close()
@@ -164,50 +175,32 @@ class Keycloak:
 
         async def log_in() -> tuple[TokenReply, Claims]:
             reply = await self._passwords.log_in(account, username, password, host_of(remote))
-            return reply, await self._tokens.access_token(reply.access_token, trusted=True)
+            try:
+                return reply, await self._tokens.access_token(reply.access_token, trusted=True)
+            except NotBelieved:
+                # Nobody will use the session that was opened.
+                self._passwords.forget(reply.access_token)
+                await self._users.end(account, reply.refresh_token)
+                raise
 
         reply, claims = await self._answered("authenticateWithPassword", log_in)
-        if self._sessions.is_ended(claims.session_id, self._now()):
+        if self._users.table.is_ended(claims.session_id, self._now()):
             # Remembered across its logout: ask anew.
             self._passwords.forget(reply.access_token)
             reply, claims = await self._answered("authenticateWithPassword", log_in)
-        self._sessions.opened(reply.access_token, account.oem, reply.refresh_token)
-        return Authenticated(claims.subject, claims.email, reply.access_token)
+        token = self._users.opened_by_password(reply.access_token, claims, account.oem, reply.refresh_token)
+        return Authenticated(claims.subject, claims.email, token)
 
     async def authenticate_with_token(self, token: str) -> Authenticated:
-        async def check() -> Claims:
-            if not is_token(token):
-                raise Denied("token")
-            claims = await self._tokens.access_token(token)
-            if self._sessions.is_ended(claims.session_id, self._now()):
-                raise Denied("session ended")
-            return claims
-
-        claims = await self._answered("authenticateWithToken", check)
-        return Authenticated(claims.subject, claims.email, token)
+        subject, email = await self._answered("authenticateWithToken", lambda: self._users.by_token(token))
+        return Authenticated(subject, email, token)
 
     async def logout(self, token: str) -> None:
         """Ends the session at Keycloak, whichever way it was begun; a token of others is none of our business."""
-        session_id, _ = session_of(token)
-        known = self._sessions.take(token)
-        self._passwords.forget(token)
-        self._flow.forget(token)
         try:
-            await self._tokens.access_token(token)
-            ours = True
-        except (NotBelieved, KeysUnavailable):
-            # Expired, most likely.
-            ours = known is not None
-        if not session_id or not ours:
-            return
-        self._sessions.ended(session_id, self._now())
-        try:
-            if known is not None:
-                await self._client.logout(self._oems[known[0]], known[1])
-            elif self._client.service_account is not None:
-                await self._client.end_session(session_id)
-        except (Denied, Unavailable) as e:
-            self._line("logout at Keycloak failed: {reason}", reason=str(e))
+            await self._users.logout(token)
+        except Unavailable as e:
+            self._line("logout: {reason}", reason=str(e))
 
     # IAuthUserAuthorizationCodeFlowService
 
@@ -220,7 +213,7 @@ class Keycloak:
 
     async def token_by_code(self, oem: str, identifier: str, code: str) -> OAuthTokens:
         reply, claims = await self._answered("getTokenByCode", lambda: self._flow.by_code(oem, identifier, code))
-        self._sessions.revived(claims.session_id)
+        self._users.table.revived(claims.session_id)
         return self._opened(oem, reply, claims)
 
     async def token_by_refresh_token(self, oem: str, refresh_token: str) -> OAuthTokens:
@@ -232,14 +225,18 @@ class Keycloak:
 
         async def refresh() -> tuple[TokenReply, Claims]:
             reply, claims = await self._flow.by_refresh_token(settings, refresh_token)
-            if self._sessions.is_ended(claims.session_id, self._now()):
+            if self._users.table.is_ended(claims.session_id, self._now()):
                 raise Denied("session ended")
             return reply, claims
 
         return self._opened(oem, *await self._answered("getTokenByRefreshToken", refresh))
 
+    def _forget(self, access_token: str) -> None:
+        self._passwords.forget(access_token)
+        self._flow.forget(access_token)
+
     def _opened(self, oem: str, reply: TokenReply, claims: Claims) -> OAuthTokens:
-        self._sessions.opened(reply.access_token, oem, reply.refresh_token)
+        self._users.table.opened(reply.access_token, oem, reply.refresh_token)
         return OAuthTokens(reply.access_token, reply.refresh_token, claims.subject)
 
     # IAuthUserRegistrationService
@@ -253,20 +250,13 @@ class Keycloak:
     # ILoginSessions
 
     async def still_valid(self, token: str | None, user_id: str) -> bool:
-        session_id, subject = session_of(token or "")
-        if not session_id:
-            return True
-        if self._sessions.is_ended(session_id, self._now()):
-            return False
-        if self._client.service_account is None:
-            return True
         try:
-            return await self._client.is_enabled(subject)
+            return await self._users.still_valid(token or "")
         except Unavailable:
             return True
 
     def connection_closed(self, token: str) -> None:
-        self._sessions.take(token)
+        self._users.table.take(token)
 
     # IDebugLoggable
 
@@ -296,6 +286,7 @@ class Keycloak:
             f"{ID}/KeyFetchFailures": self._jwks.failures,
             f"{ID}/PendingLogins": len(self._pending),
             f"{ID}/DroppedLogins": self._pending.dropped,
+            f"{ID}/Sessions": len(self._users.table),
             f"{ID}/SharedRefreshes": self._flow.coalesced,
             f"{ID}/Registered": self._registration.registered,
             f"{ID}/Undone": self._registration.undone,

@@ -24,6 +24,7 @@ import msgspec
 from openems.backend.authentication.keycloak.jwks import Jwks
 from openems.backend.authentication.keycloak.keyset import Key
 from openems.backend.authentication.keycloak.pace import Pace
+from openems.common.errors import short
 
 MAX_TOKEN = 16 * 1024
 LEEWAY = 30
@@ -36,7 +37,7 @@ _JWS = jwt.PyJWS()
 
 
 class NotBelieved(Exception):
-    """The reason is for the log and holds nothing of the token but names of claims."""
+    """The reason is for the log and holds nothing of the token but names of claims and its issuer."""
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -159,8 +160,7 @@ class Tokens:
             if self._pace is not None:
                 self._pace.spent(perf_counter() - begun)
         self.verified += 1
-        if claims.get("iss") != self.issuer:
-            raise NotBelieved("iss")
+        self._check_issuer(claims)
         self._check_times(claims)
         return claims
 
@@ -179,9 +179,13 @@ class Tokens:
             raise NotBelieved("header names a key or an extension")
         if not isinstance(kid, str) or not kid:
             raise NotBelieved("no kid")
-        if _decoded(parts[1], "payload").get("iss") != self.issuer:
-            raise NotBelieved("iss")
+        self._check_issuer(_decoded(parts[1], "payload"))
         return _Header(algorithm, kid)
+
+    def _check_issuer(self, claims: dict[str, Any]) -> None:
+        if claims.get("iss") != self.issuer:
+            # Both, because this is what goes wrong where Keycloak has an address inside and another outside.
+            raise NotBelieved(f"iss is {short(str(claims.get('iss')), 100)!r}, not {self.issuer!r}")
 
     def _check_times(self, claims: dict[str, Any]) -> None:
         now, leeway = self._now(), self._leeway

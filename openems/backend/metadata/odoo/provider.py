@@ -22,7 +22,6 @@ from openems.backend.authentication.concurrency import Concurrency
 from openems.backend.authentication.exchange import CONNECT_TIMEOUT, Exchange
 from openems.backend.events import EdgesChanged, EventBus, MetadataInitialized
 from openems.backend.interfaces import (
-    IAuthUserRegistrationService,
     IDebugLoggable,
     IMailDirectory,
     IMailer,
@@ -41,7 +40,7 @@ from openems.backend.metadata.odoo.pages import Pages
 from openems.backend.metadata.odoo.partners import Models, Partners
 from openems.backend.metadata.odoo.postgres import EdgeReader
 from openems.backend.metadata.odoo.protocols import Protocols
-from openems.backend.metadata.odoo.registration import Registration, UserExists
+from openems.backend.metadata.odoo.registration import OdooRegistration, Registration
 from openems.backend.metadata.odoo.replies import OdooError, many2one, text_of
 from openems.backend.metadata.odoo.rpc import OdooRpc
 from openems.backend.metadata.odoo.settings import OdooSettings
@@ -159,7 +158,7 @@ class OdooMetadata:
             provider_name=settings.auth_oauth_provider_name,
             category_module=settings.category_module,
         )
-        self.registration = OdooRegistration(self)
+        self.registration = OdooRegistration(self._registration)
         self.app_center = OdooAppCenter(self.rpc, role=self.get_user_role, master_key=settings.app_center_master_key)
         self.mailer = OdooMailer(self.rpc)
         self.logins: OdooLogins | None = None
@@ -379,21 +378,3 @@ class OdooMetadata:
             f"{ID}/OdooFailures": self.rpc.failures,
             f"{ID}/PagesFromMemory": self.pages.from_memory,
         }
-
-
-@implementer(IAuthUserRegistrationService)
-class OdooRegistration:
-    """Registration of users who log in with Odoo's own passwords."""
-
-    def __init__(self, metadata: OdooMetadata, oem: str = "openems") -> None:
-        self._metadata = metadata
-        self._oem = oem
-
-    async def register_user(self, record: dict[str, Any]) -> None:
-        await self._metadata.register_user(record, self._oem)
-
-    async def register_user_if_not_exist(self, record: dict[str, Any]) -> None:
-        try:
-            await self._metadata.register_user(record, self._oem)
-        except UserExists:
-            pass

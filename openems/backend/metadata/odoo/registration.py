@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.logger import Logger
+from zope.interface import implementer
 
+from openems.backend.interfaces import IAuthUserRegistrationService
 from openems.backend.metadata.odoo.partners import Models, Partners
 from openems.backend.metadata.odoo.replies import Fault
 from openems.backend.metadata.odoo.rpc import SLOW_SECONDS, OdooRpc
@@ -127,3 +129,21 @@ class Registration:
                 number=number,
                 reason=e.message,
             )
+
+
+@implementer(IAuthUserRegistrationService)
+class OdooRegistration:
+    """Registration of users who log in with Odoo's own passwords."""
+
+    def __init__(self, registration: Registration, oem: str = "openems") -> None:
+        self._registration = registration
+        self._oem = oem
+
+    async def register_user(self, record: dict[str, Any]) -> None:
+        await self._registration.register(record, self._oem)
+
+    async def register_user_if_not_exist(self, record: dict[str, Any]) -> None:
+        try:
+            await self.register_user(record)
+        except UserExists:
+            pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from openems.backend.timedata.influx.statements import Answer, Kind, Statement, StatementError, Table
 from openems.common.data import Value
@@ -71,9 +71,6 @@ def _stream(table: Table, edge: str, number: int, statement: Statement) -> str:
     return "\n  |> ".join(parts)
 
 
-_NUMBERS = {"long": int, "unsignedLong": int, "double": float}
-
-
 def answers(body: bytes, count: int) -> list[Answer]:
     """Raises :class:`StatementError` for an error inside an answer."""
     found: list[Answer] = [{} for _ in range(count)]
@@ -81,22 +78,26 @@ def answers(body: bytes, count: int) -> list[Answer]:
     types: list[str] = []
     header: list[str] = []
     value_at = time_at = field_at = -1
-    convert = None
-    for row in csv.reader(io.StringIO(body.decode(errors="replace"), newline="")):
-        if not row:
-            header = []
-            continue
-        if row[0].startswith("#"):
-            if row[0] == "#datatype":
-                types, header = row, []
-            continue
+    convert: Callable[[str], Value] = str
+    current = ("", "")
+    pairs: list[tuple[int, Value]] = []
+    disorder = False
+    for row in _rows(body):
         if not header:
-            header = row
-            if "error" in header:
+            if not row:
                 continue
-            value_at = header.index("_value" if "_value" in header else "elapsed")
-            time_at, field_at = header.index("_time"), header.index("_field")
-            convert = types[value_at]
+            if row[0] == "#datatype":
+                types = row
+            elif not row[0].startswith("#"):
+                header, current = row, ("", "")
+                if "error" not in header:
+                    value_at = header.index("_value" if "_value" in header else "elapsed")
+                    time_at, field_at = header.index("_time"), header.index("_field")
+                    convert = _CONVERSIONS.get(types[value_at], str)
+            continue
+        if not row or row[0].startswith("#"):
+            header = []
+            types = row or types
             continue
         if "error" in header:
             message = row[header.index("error")]
@@ -104,22 +105,41 @@ def answers(body: bytes, count: int) -> list[Answer]:
         raw = row[value_at]
         if raw == "":
             continue
-        time = times.get(row[time_at])
+        text = row[time_at]
+        time = times.get(text)
         if time is None:
-            time = times[row[time_at]] = _milliseconds(row[time_at])
-        value: Value
-        number = _NUMBERS.get(convert or "")
-        if number is not None:
-            value = number(raw)
-        elif convert == "boolean":
-            value = raw == "true"
-        else:
-            value = raw
-        found[int(row[1])].setdefault(row[field_at], []).append((time, value))
-    for answer in found:
-        for pairs in answer.values():
-            pairs.sort(key=_time)
+            time = times[text] = _milliseconds(text)
+        key = (row[1], row[field_at])
+        if key != current:
+            current = key
+            pairs = found[int(key[0])].setdefault(key[1], [])
+        if pairs and pairs[-1][0] > time:
+            disorder = True
+        pairs.append((time, convert(raw)))
+    if disorder:
+        for answer in found:
+            for pairs in answer.values():
+                pairs.sort(key=_time)
     return found
+
+
+def _rows(body: bytes) -> Iterable[list[str]]:
+    text = body.decode(errors="replace")
+    if '"' in text:
+        return csv.reader(io.StringIO(text, newline=""))
+    return (line.split(",") if line else [] for line in text.split("\r\n"))
+
+
+def _is_true(text: str) -> bool:
+    return text == "true"
+
+
+_CONVERSIONS: dict[str, Callable[[str], Value]] = {
+    "long": int,
+    "unsignedLong": int,
+    "double": float,
+    "boolean": _is_true,
+}
 
 
 def _time(pair: tuple[int, Value]) -> int:

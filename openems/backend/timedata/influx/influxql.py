@@ -44,7 +44,7 @@ def _condition(table: Table, edge: str, begin: int | None, end: int) -> str:
 
 
 def texts(table: Table, edge: str, statement: Statement) -> list[str]:
-    """The statement in this language: one text or, where the time of a single sample is asked for, one a field.
+    """The statement in this language: one text or, for what cannot or should not be asked together, one a field.
     ``edge`` is the tag's value."""
     kind, begin, end, step = statement.kind, statement.begin, statement.end, statement.step
     where = _condition(table, edge, begin, end)
@@ -67,19 +67,21 @@ def texts(table: Table, edge: str, statement: Statement) -> list[str]:
             for f in statement.fields
         ]
     if kind is Kind.RISES:
-        inner = ", ".join(
-            f'NON_NEGATIVE_DIFFERENCE({identifier(field)}) AS "{n}"' for n, field in enumerate(statement.fields)
-        )
-        outer = ", ".join(f'SUM("{n}") AS "{n}"' for n in range(len(statement.fields)))
         lower = "" if begin is None else f"time >= {begin}ms AND "
+        # Several fields in one subquery take the engine ten times as long as one after the other.
         return [
-            f"SELECT {outer} FROM (SELECT {inner} FROM {origin} WHERE {where})"
+            f'SELECT SUM("0") AS "0" FROM'
+            f' (SELECT NON_NEGATIVE_DIFFERENCE({identifier(f)}) AS "0" FROM {origin} WHERE {where})'
             f" WHERE {lower}time < {end}ms {_windows(statement)}"
+            for f in statement.fields
         ]
     function = _FUNCTION[kind]
     columns = ", ".join(f'{function}({identifier(field)}) AS "{n}"' for n, field in enumerate(statement.fields))
     windows = f" {_windows(statement)}" if step else ""
     return [f"SELECT {columns} FROM {origin} WHERE {where}{windows}"]
+
+
+_ONE_EACH = (Kind.GAPS, Kind.TRUES, Kind.RISES)
 
 
 def _single(statement: Statement) -> bool:
@@ -131,7 +133,7 @@ def answers(statements: Sequence[Statement], series: Sequence[_Series | None]) -
     at = 0
     for statement in statements:
         answer: Answer = {}
-        if _single(statement) or statement.kind in (Kind.GAPS, Kind.TRUES):
+        if _single(statement) or statement.kind in _ONE_EACH:
             for field in statement.fields:
                 one = series[at]
                 at += 1

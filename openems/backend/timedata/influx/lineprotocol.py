@@ -143,28 +143,8 @@ def _number(value: Any) -> int | float | None:
     return None
 
 
-class _Odd(Exception):
-    """A value that is not stored as its literal says."""
-
-
-class _Keys(dict[str, str]):
-    """Channel -> escaped key and ``=``; raises :class:`_Odd` for a field that is known to be of another type."""
-
-    def __init__(self, types: Mapping[str, FieldType], natural: FieldType | None) -> None:
-        super().__init__()
-        self._types = types
-        self._natural = natural
-
-    def __missing__(self, channel: str) -> str:
-        if self._natural is not None and self._types.get(channel, self._natural) is not self._natural:
-            raise _Odd
-        if len(self) >= MAX_KEYS:
-            self.clear()
-        key = self[channel] = escaped_key(channel) + "="
-        return key
-
-
-_PLAIN = {int, float}
+_NATURAL: dict[type, FieldType] = {int: FieldType.INTEGER, float: FieldType.FLOAT}
+_SUFFIX: dict[type, str] = {int: "%di", float: "%r"}
 
 
 class Encoder:
@@ -175,11 +155,13 @@ class Encoder:
     """
 
     def __init__(self, measurement: str, tag: str) -> None:
-        self._head = f"{escaped_measurement(measurement)},{escaped_key(tag)}="
+        self._measurement = f"{escaped_measurement(measurement)},{escaped_key(tag)}="
         self._types: dict[str, FieldType] = {}
-        self._keys = _Keys(self._types, None)
-        self._integers = _Keys(self._types, FieldType.INTEGER)
-        self._floats = _Keys(self._types, FieldType.FLOAT)
+        self._heads: dict[str, str] = {}
+        self._keys: dict[str, str] = {}
+        #: Channel -> type of the values it had, and how one of them is put into a line.
+        self._kinds: dict[str, type] = {}
+        self._formats: dict[str, str] = {}
         self.lost: dict[str, int] = {}
 
     def learn(self, types: Mapping[str, FieldType]) -> None:
@@ -187,36 +169,58 @@ class Encoder:
         for channel, type_ in types.items():
             if len(self._types) < MAX_KEYS or channel in self._types:
                 self._types[channel] = type_
-                self._integers.pop(channel, None)
-                self._floats.pop(channel, None)
+                self._kinds.pop(channel, None)
 
     def encode(self, items: Iterable[Item]) -> str:
         """Lines joined by newlines; empty if there is nothing to store. Edges without a number are passed over."""
-        integers, floats = self._integers, self._floats
+        kinds, formats = self._kinds.__getitem__, self._formats.__getitem__
+        isfinite = math.isfinite
         lines: list[str] = []
         for edge, _, rows in items:
-            try:
-                head = self._head + tag_value(edge) + " "
-            except OpenemsError:
-                continue
+            head = self._heads.get(edge)
+            if head is None:
+                head = self._head(edge)
+                if not head:
+                    continue
             for time, row in rows.items():
                 values = row.values()
-                if row and _PLAIN.issuperset(map(type, values)):
-                    try:
-                        # The usual row. Wholes beyond 64 bit were sorted out before (plausibility.py).
-                        if all(map(math.isfinite, values)):  # type: ignore[arg-type]
-                            fields = [
-                                f"{integers[channel]}{value}i" if type(value) is int else f"{floats[channel]}{value}"
-                                for channel, value in row.items()
-                            ]
-                            lines.append(f"{head}{','.join(fields)} {time}")
-                            continue
-                    except (_Odd, OverflowError):
-                        pass
+                try:
+                    # The usual row: every channel has the type that it had before. Then all of it is one formatting.
+                    if list(map(type, values)) == list(map(kinds, row)) and row and isfinite(sum(values)):  # type: ignore
+                        lines.append(f"{head}{','.join(map(formats, row)) % tuple(values)} {time}")
+                        continue
+                except (KeyError, OverflowError):
+                    pass
                 fields = self._fields(row)
                 if fields:
                     lines.append(f"{head}{','.join(fields)} {time}")
         return "\n".join(lines)
+
+    def _head(self, edge: str) -> str:
+        try:
+            head = f"{self._measurement}{tag_value(edge)} "
+        except OpenemsError:
+            return ""
+        if len(self._heads) >= MAX_KEYS:
+            self._heads.clear()
+        self._heads[edge] = head
+        return head
+
+    def _remember(self, channel: str, value: Value, required: FieldType | None) -> str:
+        """The channel's key; and for the next time how values like this one go."""
+        key = self._keys.get(channel)
+        if key is None:
+            if len(self._keys) >= MAX_KEYS:
+                self._keys.clear()
+                self._kinds.clear()
+                self._formats.clear()
+            key = self._keys[channel] = escaped_key(channel) + "="
+        type_ = type(value)
+        natural = _NATURAL.get(type_)
+        if natural is not None and required in (None, natural):
+            self._kinds[channel] = type_
+            self._formats[channel] = key.replace("%", "%%") + _SUFFIX[type_]
+        return key
 
     def _fields(self, row: Mapping[str, Value]) -> list[str]:
         fields: list[str] = []
@@ -224,7 +228,7 @@ class Encoder:
             required = self._types.get(channel)
             text = field(value) if required is None else converted(value, required)
             if text is not None:
-                fields.append(self._keys[channel] + text)
+                fields.append(self._remember(channel, value, required) + text)
             elif value is not None:
                 reason = "conflict" if required else "text" if isinstance(value, str) else "type"
                 self.lost[reason] = self.lost.get(reason, 0) + 1

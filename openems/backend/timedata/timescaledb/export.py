@@ -3,6 +3,7 @@
 # ruff: noqa: S608 - what is put into these texts are numbers and times of our own
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from zope.interface import implementer
@@ -15,6 +16,12 @@ from openems.postgres.pool import Pool
 
 TIMEOUT = 600.0
 _MS = "round(date_part('epoch', {0}) * 1000)::bigint"
+
+
+def _wanted(channels: dict[int, str], end: int) -> Callable[[int], str]:
+    """A condition: samples of these channels from a start to ``end``."""
+    series = array(list(channels))
+    return lambda start: f"series_id = ANY({series}) AND time < {stamp(end)} AND time >= {stamp(start)}"
 
 
 @implementer(ITimedataExport)
@@ -59,14 +66,12 @@ class TimescaledbExport:
         return int(raw_from)
 
     async def export_count(self, edge_id: str, start: int, end: int) -> int:
-        wanted = (
-            f"series_id = ANY({array(list(await self._channels(edge_id)))}) AND time >= {{}} AND time < {stamp(end)}"
-        )
+        wanted = _wanted(await self._channels(edge_id), end)
         raw_from = await self.exact_from()
         [(numbers, texts, old)] = await self._ask(
-            f"SELECT (SELECT count(*) FROM ts_num WHERE {wanted.format(stamp(max(start, raw_from)))}),"
-            f" (SELECT count(*) FROM ts_txt WHERE {wanted.format(stamp(start))}),"
-            f" (SELECT count(*) FROM ts_num_5m WHERE {wanted.format(stamp(start))} AND time < {stamp(raw_from)})"
+            f"SELECT (SELECT count(*) FROM ts_num WHERE {wanted(max(start, raw_from))}),"
+            f" (SELECT count(*) FROM ts_txt WHERE {wanted(start)}),"
+            f" (SELECT count(*) FROM ts_num_5m WHERE {wanted(start)} AND time < {stamp(raw_from)})"
         )
         return int(numbers + texts + 3 * old)
 
@@ -74,25 +79,24 @@ class TimescaledbExport:
         channels = await self._channels(edge_id)
         if not channels:
             return {}
-        wanted = f"series_id = ANY({array(list(channels))}) AND time < {stamp(end)} AND time >= {{}}"
+        wanted = _wanted(channels, end)
         cells: list[tuple[int, str, Value]] = []
         raw_from = await self.exact_from()
         if start < raw_from:
             # A bucket that begins before the span may have samples in it.
             for number, time, count, mean, first, last, rise, *ends in await self._ask(
                 f"SELECT series_id, {_MS.format('time')}, cnt, avg, first, last, rise, first_at, last_at FROM ts_num_5m"
-                f" WHERE {wanted.format(stamp(start - 300_000))} AND time < {stamp(raw_from)}"
+                f" WHERE {wanted(start - 300_000)} AND time < {stamp(raw_from)}"
             ):
                 made = samples_of(time, count, mean, first, last, rise, (ends[0], ends[1]))
                 cells += [(at, channels[number], value) for at, value in made.items() if start <= at < end]
         if end > raw_from:
             for number, time, value in await self._ask(
-                f"SELECT series_id, {_MS.format('time')}, value FROM ts_num"
-                f" WHERE {wanted.format(stamp(max(start, raw_from)))}"
+                f"SELECT series_id, {_MS.format('time')}, value FROM ts_num WHERE {wanted(max(start, raw_from))}"
             ):
                 cells.append((time, channels[number], int(value) if value.is_integer() else value))
         for number, time, text in await self._ask(
-            f"SELECT series_id, {_MS.format('time')}, value FROM ts_txt WHERE {wanted.format(stamp(start))}"
+            f"SELECT series_id, {_MS.format('time')}, value FROM ts_txt WHERE {wanted(start)}"
         ):
             cells.append((time, channels[number], text))
         rows: dict[int, Row] = {}

@@ -36,6 +36,7 @@ from openems.postgres.pool import Pool, Unavailable
 
 #: What we take for written must outlive a crash of the server, whatever it is set to otherwise.
 DURABLE = ("SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",)
+START_SECONDS = 5.0
 ROUND_EVERY = 10.0
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0
 LOG_EVERY = 60.0
@@ -110,7 +111,7 @@ class TimescaledbTimedata:
         self.pool = Pool(f"{id} queries", size=pool_size, settings=reading, **where)
         self.write_pool = Pool(f"{id} writes", size=write_pool_size + 2, settings=search_path, prepare=DURABLE, **where)
         self.export = TimescaledbExport(self.pool)
-        self._series = Series(self.write_pool)
+        self._series = Series(self.write_pool, lambda: self._listener.connected)
         self._reader = Reader(id, self.pool, self._series, reactor=reactor, time_limit=statement_timeout)
         self._listener = Listener(
             id,
@@ -147,10 +148,23 @@ class TimescaledbTimedata:
     # --- life
 
     async def start(self) -> None:
-        """Returns after the first try to reach the server. Raises OSError or spoolfile.InUse for the spool's folder."""
+        """Returns after the first try to reach the server, or when that takes too long. Raises OSError or
+        spoolfile.InUse for the spool's folder."""
         self._running = True
         if not self.read_only:
             await self._spool.start()
+        first: Deferred[None] = Deferred()
+        self._task = Deferred.fromCoroutine(self._first())
+        self._task.addErrback(self._unexpected)
+        self._task.addBoth(self._task_done)
+        self._task.addBoth(lambda _: None if first.called else first.callback(None))
+        # Nobody's start waits for a database that does not answer.
+        timer = self._reactor.callLater(START_SECONDS, lambda: None if first.called else first.callback(None))
+        await first
+        if timer.active():
+            timer.cancel()
+
+    async def _first(self) -> None:
         await self.pool.start()
         await self._open()
 
@@ -184,8 +198,8 @@ class TimescaledbTimedata:
                 text = migrations.sentence(error, self.write_pool, self.schema)
             else:
                 text = str(error)
-            self._failed(text)
             if self._running:
+                self._failed(text)
                 self._timer = self._reactor.callLater(self._retry_in, self._again)
                 self._retry_in = min(LAST_RETRY, self._retry_in * 2)
             return
@@ -200,8 +214,9 @@ class TimescaledbTimedata:
             number=tables.version if tables else 0,
             mode=", READ ONLY" if self.read_only else "",
         )
-        await self._listener.start()
-        if not self.read_only:
+        if self._running:
+            await self._listener.start()
+        if not self.read_only and self._running:
             self._timer = self._reactor.callLater(ROUND_EVERY, self._again)
 
     async def _open_for_writing(self) -> None:

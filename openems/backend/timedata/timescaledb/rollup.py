@@ -24,7 +24,7 @@ GRACE = 60_000
 NOTES = 2_000
 EDGES = 20
 #: Buckets without a note are made anew along with their neighbours if there are not more between two with one.
-NEAR = 6
+NEAR = 24
 
 _DUE = (
     "SELECT EXISTS (SELECT 1 FROM ts_dirty WHERE bucket < to_timestamp(%s / 1000.0)), EXISTS (SELECT 1 FROM ts_rolling)"

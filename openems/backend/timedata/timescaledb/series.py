@@ -8,7 +8,7 @@ each question asks the database.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from openems.postgres.pool import Pool
@@ -73,10 +73,10 @@ class Edge:
 class Series:
     """``listening()``: whether somebody would tell of other processes' new channels."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, listening: Callable[[], bool]) -> None:
         self._pool = pool
+        self._listening = listening
         self.edges: dict[str, Edge] = {}
-        self.listening = False
 
     def __len__(self) -> int:
         return sum(len(edge.ids) for edge in self.edges.values())
@@ -96,14 +96,13 @@ class Series:
 
     def missed(self) -> None:
         """Notifications may have been lost."""
-        self.listening = True
         for edge in self.edges.values():
             edge.all_known = False
 
     async def load(self, name: str, pool: Pool, *, timeout: float) -> Edge | None:
         """For reading: the edge with all its channels, None if it has no history."""
         edge = self.edges.get(name)
-        if edge is not None and edge.all_known and self.listening:
+        if edge is not None and edge.all_known and self._listening():
             return edge
         rows = await pool.query(_EDGE, (name,), timeout=timeout, repeatable=True)
         if not rows:

@@ -78,6 +78,10 @@ class World(TestCase):
     until = OdooCase.until
     refused = OdooCase.refused
 
+    async def watch(self, edge: str) -> None:
+        await self.ui.request("subscribeEdges", {"edges": [edge]})
+        await self.ui.edge_rpc(edge, "subscribeChannels", {"count": 0, "channels": ["_sum/GridActivePower"]})
+
     def shown(self, number: int = 0) -> dict[str, Any]:
         return self.inside.read("openems.device", self.devices[number][0], *FIELDS)
 
@@ -119,7 +123,7 @@ class Outage(World):
         await self.fleet.start()
         edge = self.devices[0][1]
         token = (await self.ui.login(self.login, "secret"))["token"]
-        await self.ui.edge_rpc(edge, "subscribeChannels", {"count": 0, "channels": ["_sum/GridActivePower"]})
+        await self.watch(edge)
         await self.until(lambda: all(self.shown(n)["openems_config"] for n in (0, 39)))
 
         # Odoo alone.
@@ -133,6 +137,8 @@ class Outage(World):
         await self.ui.edge_rpc(edge, "getEdgeConfig")
         again = await self.ui.request("authenticateWithToken", {"token": token})
         self.assertEqual(again["user"]["id"], self.login)
+        # A login begins anew.
+        await self.watch(edge)
         await self.refused(self.ui.request("getUserInformation"), 1, "not available at the moment")
         await self.refused(self.ui.login("other@example.com", "secret"), 1)
         self.assertLess(time.monotonic() - began, 5.0)

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
@@ -13,6 +14,7 @@ from twisted.trial.unittest import TestCase
 from openems.backend.timedata import spool
 from openems.backend.timedata.plausibility import ChannelFilter
 from openems.backend.timedata.timescaledb import migrations, rollup
+from openems.backend.timedata.timescaledb import provider as module
 from openems.backend.timedata.timescaledb.provider import TimescaledbTimedata
 from openems.common.data import DataKind, DataNotification, Row
 from openems.common.errors import OpenemsError
@@ -111,6 +113,18 @@ class TableTests(ProviderCase):
         await pause(0.1)
         self.assertEqual(["m0/A", "m0/B"], sorted(await self.means(other, "edge7", begin, end, "m0/A", "m0/B")))
         self.assertEqual("text", (await self.means(other, "edge7", begin, end, "m0/C"))["m0/C"][0])
+
+    async def test_nobody_listens(self) -> None:
+        """While notifications may be missed the names are asked for each time."""
+        self.database()
+        one, other = await self.provider(), await self.provider()
+        await other._listener.stop()
+        begin, end = day("2026-06-01"), day("2026-06-02")
+        for number in range(3):
+            self.put(one, "edge7", {at("2026-06-01"): {f"m0/A{number}": 1}})
+            await one.flush()
+            names = [f"m0/A{n}" for n in range(number + 1)]
+            self.assertEqual(names, sorted(await self.means(other, "edge7", begin, end, *names)))
 
     async def test_newer_tables_are_left_alone(self) -> None:
         first = await self.provider()
@@ -412,6 +426,18 @@ class OutageTests(ProviderCase):
         provider = await self.provider(spool_dir=folder)
         await provider.flush()
         self.assertEqual([(1,)], self.sql("SELECT count(*) FROM ts_num"))
+
+
+class StartTests(ProviderCase):
+    async def test_a_server_that_says_nothing_holds_nobody_up(self) -> None:
+        silent = reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(silent.stopListening)
+        self.patch(module, "START_SECONDS", 0.2)
+        began = reactor.seconds()  # type: ignore[attr-defined]
+        provider = await self.provider(port=silent.getHost().port, database="x")
+        self.put(provider, "edge7", {NOW: {"m0/A": 1}})
+        self.assertLess(reactor.seconds() - began, 2)  # type: ignore[attr-defined]
+        await provider.stop()
 
 
 class PoolSettingsTests(ProviderCase):
