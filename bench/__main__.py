@@ -237,6 +237,66 @@ def storm(options: Options) -> dict[str, Any]:
     }
 
 
+def rpc(options: Options) -> dict[str, Any]:
+    """A user asks an edge a hundred times a second, while the others send at the real cadence; server on one core."""
+    with Server("backend", cpus=SERVER_CPU, edges=options.edges + 1, profile=options.profile) as server:
+        generator = Generator(
+            "hold", LOAD_CPUS, port=server.ports["edge"], edges=options.edges, values=25, seconds=options.seconds + 2
+        )
+        asker = None
+        try:
+            generator.ready()
+            number = options.edges
+            asker = subprocess.Popen(
+                [sys.executable, "-m", "bench.roundtrips", str(server.ports["ui.websocket"]), str(server.ports["edge"]),
+                 f"apikey{number}", f"edge{number}", f"--seconds={options.seconds}"],
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+            )  # fmt: skip
+            os.sched_setaffinity(asker.pid, LOAD_CPUS)
+            assert asker.stdout is not None
+            if asker.stdout.readline() != "ready\n":
+                raise RuntimeError("the user did not get ready")
+            before = server.figures()
+            generator.go()
+            asked = json.loads(asker.stdout.readline())
+            after = server.figures()
+            generator.figures()
+        finally:
+            generator.end()
+            if asker is not None:
+                if asker.poll() is None:
+                    asker.kill()
+                asker.wait()
+    share = (after["cpu_seconds"] - before["cpu_seconds"]) / (options.seconds + 1)
+    return {**asked, "edges": options.edges, "server_cpu_share": round(share, 3)}
+
+
+def growth(options: Options) -> dict[str, Any]:
+    """The cost of a message from 100 edges to ``--edges``, beside the bare limit; with ``--record`` as docs/growth.svg."""
+    from bench.growth import picture
+
+    counts = [count for count in (100, 300, 1000, 3000, 10_000) if count <= options.edges]
+    lines: dict[str, list[tuple[int, float]]] = {"backend": [], "bare limit": []}
+    for count in counts:
+        options.edges = count
+        options.messages = max(50_000, count * 10)
+        for name, kind in (("backend", "backend"), ("bare limit", "bare")):
+            lines[name].append((count, 1e6 / _ingest_run(kind, options)["messages_per_cpu_second"]))
+    if options.record:
+        picture(RESULTS.parent / "growth.svg", lines)
+    ours, bare = lines["backend"], lines["bare limit"]
+    return {
+        "ratio": round(ours[-1][1] / ours[0][1], 3),
+        "bare_ratio": round(bare[-1][1] / bare[0][1], 3),
+        "edges": counts,
+        "microseconds_per_message": [round(cost, 1) for _, cost in ours],
+        "bare_microseconds_per_message": [round(cost, 1) for _, cost in bare],
+        "values_per_message": options.values,
+    }
+
+
 def history(options: Options) -> dict[str, Any]:
     """A day of five-minute values of ten channels, through the provider and as bare SQL."""
     from bench.history import measure
@@ -286,6 +346,35 @@ def influx(options: Options) -> dict[str, Any]:
     return measure(messages=options.messages, values=options.values, rounds=options.rounds)
 
 
+def postgres_write(options: Options) -> dict[str, Any]:
+    """Notifications into a real PostgreSQL, beside the same statements sent by hand."""
+    from bench.postgres import measure
+
+    messages = max(1, options.messages // options.edges)
+    return measure("write", edges=options.edges, values=options.values, messages=messages, rounds=options.rounds)
+
+
+def postgres_ask(options: Options) -> dict[str, Any]:
+    """A day of five-minute values and a year in days with energy from a real PostgreSQL, beside the bare queries."""
+    from bench.postgres import measure
+
+    return measure("ask", days=options.days, rounds=options.rounds)
+
+
+def odoo(options: Options) -> dict[str, Any]:
+    """Metadata in a real Odoo: start, logins, a write of all edges' status."""
+    from bench.odoo import measure
+
+    return measure(edges=options.edges, rounds=options.rounds)
+
+
+def odoo_outage(options: Options) -> dict[str, Any]:
+    """Odoo and its PostgreSQL away under load; ``--seconds`` is how long."""
+    from bench.odoo import outage
+
+    return outage(edges=options.edges, seconds=options.seconds)
+
+
 #: Name -> what to run, and the options that differ from the usual ones.
 BENCHMARKS: dict[str, tuple[Callable[[Options], dict[str, Any]], dict[str, Any]]] = {
     "ingest": (ingest, {}),
@@ -294,12 +383,18 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], dict[str, Any]], dict[str, Any]]
     "hold": (hold, {"edges": 2000, "watchers": 20}),
     "fanout": (fanout, {"watchers": 500}),
     "storm": (storm, {"edges": 2000}),
+    "rpc": (rpc, {"edges": 1000}),
+    "growth": (growth, {"edges": 10_000, "seconds": 60.0}),
     "history": (history, {"edges": 20, "rounds": 20}),
+    "odoo": (odoo, {"edges": 10_000, "rounds": 20}),
+    "odoo-outage": (odoo_outage, {"edges": 1000, "seconds": 60.0}),
     "influx": (influx, {"messages": 10_000, "values": 25, "rounds": 5}),
     "alerting": (alerting, {"edges": 10_000}),
     "metrics": (metrics, {"edges": 10_000, "rounds": 20}),
     "b2b-rest": (b2b_rest, {"seconds": 4.0}),
     "tokens": (tokens, {"messages": 5000, "rounds": 5}),
+    "postgres-write": (postgres_write, {"messages": 10_000}),
+    "postgres-ask": (postgres_ask, {"rounds": 5}),
     "b2b-websocket": (b2b_websocket, {"watchers": 200}),
 }
 #: Those that can go through edge applications.

@@ -126,7 +126,7 @@ async def _measure(folder: Path, edges: int, users: int) -> dict[str, Any]:
         skew[0] += MINUTE
         service.scheduler._tick()
 
-    coming: list[Deferred[None]] = []
+    coming = [0]
 
     async def come() -> None:
         for n, edge in enumerate(metadata.edges()):
@@ -135,10 +135,11 @@ async def _measure(folder: Path, edges: int, users: int) -> dict[str, Any]:
             if n % 100 == 99:
                 # Each comes with a message of its own.
                 await deferLater(reactor, 0, lambda: None)
-        coming.clear()
+        coming[0] -= 1
 
     def online() -> None:
-        coming.append(Deferred.fromCoroutine(come()))
+        coming[0] += 1
+        Deferred.fromCoroutine(come())
 
     await timed("scan", service.start, lambda: service.scheduler.busy)
     if service.offline.rules.queue_size() != edges:
@@ -146,7 +147,7 @@ async def _measure(folder: Path, edges: int, users: int) -> dict[str, Any]:
     await timed("mails", tick, lambda: service.scheduler.busy)
     if mailer.recipients != edges * users:
         raise RuntimeError(f"{mailer.recipients} of {edges * users} users were told")
-    await timed("faults", online, lambda: coming or service._plans.active)
+    await timed("faults", online, lambda: coming[0] or service._plans.active)
     if service.sum_state.rules.queue_size() != edges:
         raise RuntimeError(f"{service.sum_state.rules.queue_size()} of {edges} edges are pending")
     await service.stop()

@@ -7,10 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.growth import picture
 from bench.process import ROOT
 
 
@@ -62,3 +65,20 @@ class TestBench(SynchronousTestCase):
         run = subprocess.run([sys.executable, "-m", "bench", "nonsense"], cwd=ROOT, capture_output=True, text=True)
         self.assertEqual(run.returncode, 2)
         self.assertIn("ingest", run.stderr)
+
+    def test_rpc(self) -> None:
+        result = self.bench("rpc", "--edges", "5", "--seconds", "1")
+        self.assertGreater(result["requests"], 50)
+        self.assertEqual(result["failed"], 0)
+
+    def test_growth(self) -> None:
+        result = self.bench("growth", "--edges", "100")
+        self.assertEqual((result["edges"], result["ratio"]), ([100], 1.0))
+
+
+class TestPicture(SynchronousTestCase):
+    def test_growth(self) -> None:
+        path = Path(self.mktemp())
+        picture(path, {"a": [(100, 15.0), (10_000, 22.5)], "b": [(100, 10.0), (10_000, 12.0)]})
+        root = ElementTree.parse(path).getroot()
+        self.assertEqual(len(root.findall("{http://www.w3.org/2000/svg}polyline")), 2)
