@@ -274,7 +274,7 @@ def rpc(options: Options) -> dict[str, Any]:
 
 
 def growth(options: Options) -> dict[str, Any]:
-    """The cost of a message from 100 edges to ``--edges``, beside the bare limit; with ``--record`` as docs/growth.svg."""
+    """What a message costs from 100 edges to ``--edges``, beside the bare limit; ``--record`` draws docs/growth.svg."""
     from bench.growth import picture
 
     counts = [count for count in (100, 300, 1000, 3000, 10_000) if count <= options.edges]

@@ -28,6 +28,7 @@ from openems.backend.alerting.service import AlertingService
 from openems.backend.authentication.attempts import ADDRESS, PAIR, Attempts
 from openems.backend.authentication.choice import choose
 from openems.backend.authentication.keycloak.service import Keycloak
+from openems.backend.authentication.keycloak.stored import DAY, StoredSessions
 from openems.backend.core.debugcycle import DebugCycle
 from openems.backend.core.jsonrpcrequesthandler import ID as CORE
 from openems.backend.core.jsonrpcrequesthandler import JsonRpcRequestHandler
@@ -174,7 +175,6 @@ class Backend:
             self.edge_manager,
             self.edge_processes,
             self.handler,
-            self.timedata_manager,
             *self.timedata,
             self.ui,
             *self.b2b.parts,
@@ -208,8 +208,7 @@ class Backend:
             query_pool=self.handler.pool,
             requests=self.requests,
             ready=self._not_ready,
-            # The manager only repeats what its providers tell.
-            parts=[part for part in parts if hasattr(part, "debug_metrics") and part is not self.timedata_manager],
+            parts=[part for part in parts if hasattr(part, "debug_metrics")],
             ui=self.ui,
             tokens=[section.bearer_token, *section.bearer_tokens],
             open_health=section.open_health,
@@ -254,6 +253,8 @@ class Backend:
         if section is None:
             return None
         registry = self.metadata if IUserRegistry.providedBy(self.metadata) else None
+        life = section.password_session_days * DAY
+        path = str(self._state_dir / "keycloak-sessions.sqlite")
         return Keycloak(
             oauth_realm(section),
             oems(self.configuration.authentication_oauth_clientconfig),
@@ -272,6 +273,7 @@ class Backend:
             keys_interval=section.keys_min_interval,
             registration_roles=section.registration_roles,
             neutral_registration=section.registration_conflict == "neutral",
+            stored=StoredSessions(path, life=life) if life else None,
             debug=section.debug_mode == "DETAILED",
             observe=None if self.requests is None else self.requests.http("auth0"),
         )

@@ -7,7 +7,7 @@ import getpass
 import sys
 from collections.abc import Callable, Sequence
 
-from openems.application import config, felix, mail_command, timedata_command
+from openems.application import config, felix, mail_command, metadata_command, timedata_command
 from openems.application.config import BadConfiguration
 
 
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", metavar="DIR")
     command("config-docs", _config_docs, "Print the documentation of all sections and keys.")
     timedata_command.add_to(commands)
+    metadata_command.add_to(commands)
     mail_command.add_to(commands)
     sub = command("demo", _demo, "Start a backend and a simulated fleet on loopback; Ctrl-C stops both.")
     sub.add_argument("--offset", type=_offset, default=0, metavar="N", help="added to every port")

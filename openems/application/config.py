@@ -196,6 +196,15 @@ class AuthenticationOAuth(Section, frozen=True):
     allow_plain_http: Annotated[
         bool, Meta(description="Plain http to other machines; without it only to this machine.")
     ] = False
+    password_session_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=365,
+            description="Days for which a login by password may be taken up again without the password, counted from"
+            " its last use; 0: as long as Keycloak's access token is good.",
+        ),
+    ] = 14
     registration: Annotated[bool, Meta(description="Users may register themselves.")] = True
     registration_roles: Annotated[
         list[Literal["INSTALLER", "OWNER", "GUEST"]], Meta(description="Roles they may choose.")

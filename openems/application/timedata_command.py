@@ -15,7 +15,14 @@ import msgspec
 from twisted.internet.defer import Deferred, TimeoutError
 
 from openems.application import config
-from openems.application.config import BadConfiguration, Configuration, TimedataSqlite, TimedataTimescaledb
+from openems.application.config import (
+    BadConfiguration,
+    Configuration,
+    TimedataInfluxdb,
+    TimedataSqlite,
+    TimedataTimescaledb,
+)
+from openems.application.influx import influxdb_of
 from openems.application.timescaledb import timescaledb_of
 from openems.backend.timedata.export import Finding, sharing_a_number
 from openems.backend.timedata.sqlite.export import SqliteExport
@@ -88,10 +95,24 @@ def _timescaledb(section: TimedataTimescaledb, configuration: Configuration, rea
     return Opened(provider, provider.export, lambda: check(provider), reactor)
 
 
+def _influxdb(section: TimedataInfluxdb, configuration: Configuration, reactor: Any) -> Opened:
+    state_dir = Path(configuration.backend.state_dir)
+    section = msgspec.structs.replace(section, spool_dir=str(state_dir / f"spool-{section.id}-copy"))
+    provider = influxdb_of(section, state_dir, reactor=reactor, now=now)
+
+    async def check() -> list[Finding]:
+        if await provider.check():
+            return [Finding("ok", f"{section.url}: bucket {section.bucket} can be read")]
+        return [Finding("error", f"{section.url}: {provider.problem}")]
+
+    return Opened(provider, getattr(provider, "export", None), check, reactor)
+
+
 #: Field of the configuration -> how a section of it is opened.
 MAKERS: dict[str, Callable[[Any, Configuration, Any], Opened]] = {
     "timedata_sqlite": _sqlite,
     "timedata_timescaledb": _timescaledb,
+    "timedata_influxdb": _influxdb,
 }
 
 

@@ -46,6 +46,17 @@ class TestBench(SynchronousTestCase):
         self.assertEqual((result["lost_messages"], result["missing_pushes"]), (0, 0))
         self.assertEqual(result["pushes"], 5)
 
+    def test_through_applications(self) -> None:
+        result = self.bench("hold", "--edges", "5", "--watchers", "5", "--seconds", "1", "--through-applications", "2")
+        self.assertEqual((result["lost_messages"], result["missing_pushes"]), (0, 0))
+        self.assertEqual((len(result["applications_cpu_seconds"]), result["applications_dropped"]), (2, 0))
+        result = self.bench(
+            *("ingest", "--edges", "5", "--messages", "500", "--seconds", "1"),
+            *("--rounds", "1", "--through-applications", "1"),
+        )
+        self.assertGreater(result["backend_messages_per_cpu_second"], 0)
+        self.assertEqual(result["applications_dropped"], 0)
+
     def test_history_agrees_with_the_bare_sql(self) -> None:
         result = self.bench("history", "--edges", "1", "--days", "3", "--rounds", "3")
         self.assertEqual(result["queries"], 3)

@@ -23,8 +23,9 @@ _SECRET = frozenset(
 )  # fmt: skip
 _ENDS = ("password", "secret", "token", "apikey")
 _PUNCTUATION = re.compile(r"[^a-z0-9]")
-#: Compact JWS, whole or cut; then what stands behind a secret's name in a form, query, header or JSON text.
-_JWT = re.compile(r"eyJ[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}")
+#: Compact JWS and tokens of our own, whole or cut; then what stands behind a secret's name in a form, query, header or
+#: JSON text.
+_JWT = re.compile(r"(?:eyJ|kc1\.)[A-Za-z0-9_-]{5,}(?:\.[A-Za-z0-9_-]*){0,4}")
 _NAMED = re.compile(
     r"(?i)\b(access_?token|refresh_?token|id_?token(?:_hint)?|client_?secret|code_?verifier|code|password|"
     r"confirm_?password|setup_?password|api_?key|secret|token|nonce)(\"?\s*[=:]\s*)(\"(?:[^\"\\]|\\.)*\"?|[^\s&,;}\])]+)"

@@ -29,6 +29,7 @@ from zope.interface import implementer
 
 from openems.backend.b2b import envelope, openapi
 from openems.backend.b2b.credentials import Credentials, rest_credentials
+from openems.backend.b2b.deadline import within
 from openems.backend.b2b.methods import label
 from openems.backend.b2b.site import MAX_BODY, RETRY_AFTER, RestRequest, RestSite, error_body, too_large
 from openems.backend.interfaces import IDebugLoggable, IJsonRpcRequestHandler, IMetadata
@@ -275,14 +276,10 @@ class Backend2BackendRest:
             raise _Refusal(429, OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS), asked.id)
         seconds = TIMEOUT if asked.timeout is None or asked.timeout <= 0 else min(asked.timeout, MAX_TIMEOUT)
         self._users[user.id] += 1
-        running: Deferred[Any] | None = None
         try:
-            running = Deferred.fromCoroutine(self._handler.handle_request(NAME, user, asked))
-            if not running.called:
-                self._work.add(running)
-                # One deadline for all of it: the login has used some of the time.
-                running.addTimeout(max(0.0, begun + seconds - now), self._reactor)
-            result = await running
+            # One deadline for all of it: the login has used some of the time.
+            work = self._handler.handle_request(NAME, user, asked)
+            result = await within(self._reactor, begun + seconds - now, work, self._work)
             if result is None:
                 raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, asked.method)
             return Success(asked.id, jsonrpc.raw(result)).encode()
@@ -298,8 +295,6 @@ class Backend2BackendRest:
             self._log.failure("{name}: {method} failed", name=NAME, method=short(asked.method, 100))
             raise _Refusal(500, generic(f"Internal error: {type(e).__name__}"), asked.id) from None
         finally:
-            if running is not None:
-                self._work.discard(running)
             self._users[user.id] -= 1
             if not self._users[user.id]:
                 del self._users[user.id]

@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from openems.backend.b2b.credentials import websocket_credentials
+from openems.backend.b2b.deadline import within
 from openems.backend.b2b.subscriptions import Content
 from openems.backend.core.roles import assert_user_role
 from openems.backend.interfaces import IEndpoint
@@ -114,10 +115,10 @@ class Session:
         user = await self._known_user()
         if request.method == SUBSCRIBE:
             return self._subscribe(user, request)
-        running = Deferred.fromCoroutine(self._server.handler.handle_request(NAME, user, request))
-        if not running.called and (request.timeout is None or request.timeout <= 0):
-            running.addTimeout(DEFAULT_TIMEOUT, self._server.reactor)
-        answer = await running
+        # A time the client names is kept by the connection itself.
+        own = request.timeout is not None and request.timeout > 0
+        work = self._server.handler.handle_request(NAME, user, request)
+        answer = await within(self._server.reactor, None if own else DEFAULT_TIMEOUT, work)
         if answer is None:
             raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, request.method)
         return answer

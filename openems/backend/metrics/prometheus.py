@@ -19,6 +19,7 @@ from openems.backend.metrics.fleet import Fleet
 from openems.backend.metrics.process import GcPauses, LogCounter, Process, ReactorLag
 from openems.backend.metrics.requests import Requests
 from openems.backend.metrics.servers import Servers
+from openems.backend.metrics.ticks import ReactorTicks
 from openems.backend.metrics.web import MetricsPages, Tokens, site
 
 ID = "Metrics.Prometheus"
@@ -55,6 +56,7 @@ class Prometheus:
             self.servers.servers["ui"] = ui.websocket
         self.servers.servers.update(servers or {})
         self.lag = ReactorLag(reactor)
+        self._ticks = ReactorTicks(reactor)
         self._pauses = GcPauses()
         self._log_counter = LogCounter()
         self.applications = Applications(edge_manager.application_ids)
@@ -73,6 +75,7 @@ class Prometheus:
             ("servers", self.servers.collect),
             ("timedata", history.collect),
             ("reactor", self.lag.collect),
+            ("ticks", self._ticks.collect),
             ("gc", self._pauses.collect),
             ("log", self._log_counter.collect),
             ("process", Process(version).collect),
@@ -98,6 +101,7 @@ class Prometheus:
         """Open the port; returns the one that was bound. Raises CannotListenError."""
         self._port = self._reactor.listenTCP(port, site(self.pages), interface=interface)
         self.lag.start()
+        self._ticks.start()
         self._pauses.start()
         self._log_counter.start()
         bound: int = self._port.getHost().port
@@ -108,6 +112,7 @@ class Prometheus:
         if self._port is not None:
             port, self._port = self._port, None
             self.lag.stop()
+            self._ticks.stop()
             self._pauses.stop()
             self._log_counter.stop()
             await port.stopListening()

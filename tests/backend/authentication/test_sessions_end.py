@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backend.authentication.world import WithKeycloak
+from tests.backend.authentication.world import PASSWORD, WithKeycloak
 from tests.backend.ui.world import ID, World
 
 
@@ -86,6 +86,17 @@ class Sessions(WithKeycloak):
         other.send("logout", {})
         self.fake.advance(1000, step=5)
         self.assertTrue(ui.connection.dropped)
+
+    def test_s17_somebody_whom_metadata_does_not_know(self) -> None:
+        """Gets nothing, and no session is left at Keycloak."""
+        self.open()
+        self.metadata.known.clear()
+        ui = self.world.connect()
+        ui.send("authenticateWithPassword", {"username": "mia@example.com", "password": PASSWORD})
+        self.fake.pump()
+        (reply,) = ui.connection.take()
+        self.assertEqual(reply["error"]["code"], 1003)
+        self.assertEqual(self.fake.sessions, {})
 
     def test_s17_no_push_after_a_logout(self) -> None:
         self.open()

@@ -118,7 +118,7 @@ class VectorTest(SynchronousTestCase):
         )
 
     def test_inner_id_is_made_up(self) -> None:
-        self.world.metadata.configs["edge4"] = Raw(b'{"components":{"a":{"n":1.10}},"factories":{}}')
+        self.world.metadata.configs["edge4"] = Raw(b'{"components":{"_sum":{"n":1.10}},"factories":{}}')
         reply = self.world.call("edgeRpc", {"edgeId": "edge4", "payload": {"method": "getEdgeConfig", "params": {}}})
         payload = reply.json["result"]["payload"]
         self.assertEqual(canonical_id(payload["id"]), payload["id"])

@@ -428,6 +428,30 @@ class Slow(SynchronousTestCase):
         self.assertEqual(values, list(range(11)))
         self.assertEqual(_payload(taken[-1])["method"], "foo")
 
+    def test_an_answer_does_not_overtake_what_the_edge_said_before(self) -> None:
+        world = World()
+        edge = world.edge()
+        payload = request("x")
+        world.manager.receive(request("edgeRpc", {"edgeId": "edge0", "payload": payload}))
+        world.application.manager_flows(world.application.manager, False)
+        edge.receive(data(1))
+        edge.receive({"jsonrpc": "2.0", "id": payload["id"], "result": {}})
+        edge.receive(data(2))
+        self.assertEqual(world.up(), [])
+        world.application.manager_flows(world.application.manager, True)
+        self.assertEqual(["result" in message for message in world.up()], [False, True, False])
+
+    def test_an_old_connection_that_ends_late(self) -> None:
+        world = World()
+        edge = world.edge()
+        old = world.manager
+        new = world.connect()
+        old.lose()
+        new.take()
+        edge.receive(data(1))
+        self.assertEqual(len(new.take()), 1)
+        self.assertTrue(world.application.status().connected)
+
     def test_a_manager_that_is_lost_while_slow(self) -> None:
         world = World()
         edge = world.edge()

@@ -148,10 +148,14 @@ class Keycloak:
             forget=self._forget,
             line=self._line,
         )
+        self._store_problem = ""
         self._lines: list[float] = []
         self._running: set[Deferred[Any]] = set()
 
     def start(self) -> None:
+        self._store_problem = self._users.start()
+        if self._store_problem:
+            self._log.error("{name}: {problem}", name=NAME, problem=self._store_problem)
         self._jwks.start()
         self._flow.start()
 
@@ -296,6 +300,8 @@ class Keycloak:
     def problems(self) -> list[str]:
         """For the health page; empty when logins work as far as is known."""
         found = [self._client.problem] if self._client.problem else []
+        if self._store_problem:
+            found.append(self._store_problem)
         if self._jwks.problem:
             found.append(f"signing keys: {self._jwks.problem}")
         return found

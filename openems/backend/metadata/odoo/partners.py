@@ -10,7 +10,7 @@ from typing import Any
 from twisted.logger import Logger
 
 from openems.backend.metadata.odoo.replies import MARSHAL, Fault, many2one, text_of
-from openems.backend.metadata.odoo.rpc import OdooRpc
+from openems.backend.metadata.odoo.rpc import SLOW_SECONDS, OdooRpc
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import dumps
@@ -52,6 +52,18 @@ class Models:
         if not isinstance(number, int) or isinstance(number, bool):
             raise generic(f"{WRITE}: no id was returned")
         return number
+
+    async def create_all(self, model: str, records: list[dict[str, Any]]) -> list[int]:
+        """Several at once, all or none; their ids in the same order."""
+        numbers = await self._rpc.execute(WRITE, model, "create", [records], timeout=SLOW_SECONDS)
+        if not isinstance(numbers, list) or len(numbers) != len(records):
+            raise generic(f"{WRITE}: no ids were returned")
+        return [int(number) for number in numbers]
+
+    async def fields(self, model: str) -> set[str]:
+        """The names of its fields."""
+        found = await self._rpc.execute(READ, model, "fields_get", [], {"attributes": ["type"]})
+        return set(found) if isinstance(found, dict) else set()
 
     async def write(self, model: str, number: int, values: dict[str, Any]) -> None:
         """The fault of an answer that could not be sent is none: the work was done (T075)."""

@@ -265,13 +265,15 @@ class OdooMetadata:
         return text_of(await self._field(edge_id, "ems_type")) or None
 
     async def _field(self, edge_id: str, field: str) -> Any:
-        """None for an edge Odoo does not know, and where it has no such field."""
+        """None for an edge Odoo does not know, and where it has no such field. By id: no search finds archived ones."""
+        odoo_id = self.table.odoo_id(edge_id)
+        if odoo_id is None:
+            return None
         try:
-            found = await self.models.search_read("openems.device", [["name", "=", edge_id]], [field])
+            return (await self.models.read_one("openems.device", odoo_id, [field])).get(field)
         except OdooError as e:
             self._log.info("Edge [{edge_id}]: no {field}: {reason}", edge_id=edge_id, field=field, reason=e.message)
             return None
-        return found[0].get(field) if len(found) == 1 else None
 
     # Users
 
