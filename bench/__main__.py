@@ -273,6 +273,34 @@ def rpc(options: Options) -> dict[str, Any]:
     return {**asked, "edges": options.edges, "server_cpu_share": round(share, 3)}
 
 
+def soak(options: Options) -> dict[str, Any]:
+    """A fleet that comes, sends and goes again and again for ``--seconds``: what the server holds when all are gone
+    must not grow. ``ratio``: memory at the end by that after a fifth of the time."""
+    samples: list[dict[str, Any]] = []
+    end = time.monotonic() + options.seconds
+    with Server("backend", cpus=SERVER_CPU, edges=options.edges, history="sqlite") as server:
+        while time.monotonic() < end or len(samples) < 5:
+            generator = Generator(
+                "hold", LOAD_CPUS, port=server.ports["edge"], edges=options.edges, values=options.values, seconds=3
+            )
+            try:
+                generator.ready()
+                figures = generator.run()
+            finally:
+                generator.end()
+            _all_answered(figures)
+            time.sleep(0.5)
+            samples.append(server.figures("flush"))
+    early, late = samples[len(samples) // 5], samples[-1]
+    return {
+        "ratio": round(late["rss_bytes"] / early["rss_bytes"], 3),
+        "rounds": len(samples),
+        "edges": options.edges,
+        **{f"{name}_early": early[name] for name in ("rss_bytes", "descriptors", "timers")},
+        **{f"{name}_late": late[name] for name in ("rss_bytes", "descriptors", "timers")},
+    }
+
+
 def growth(options: Options) -> dict[str, Any]:
     """What a message costs from 100 edges to ``--edges``, beside the bare limit; ``--record`` draws docs/growth.svg."""
     from bench.growth import picture
@@ -384,6 +412,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], dict[str, Any]], dict[str, Any]]
     "fanout": (fanout, {"watchers": 500}),
     "storm": (storm, {"edges": 2000}),
     "rpc": (rpc, {"edges": 1000}),
+    "soak": (soak, {"edges": 500, "values": 25, "seconds": 1800.0}),
     "growth": (growth, {"edges": 10_000, "seconds": 60.0}),
     "history": (history, {"edges": 20, "rounds": 20}),
     "odoo": (odoo, {"edges": 10_000, "rounds": 20}),

@@ -120,7 +120,12 @@ async def serve(options: argparse.Namespace) -> None:
         if question == "flush":
             for provider in backend.timedata if backend is not None else ():
                 await provider.flush()
-        answer: dict[str, Any] = {"cpu_seconds": time.process_time(), "rss_bytes": rss()}
+        answer: dict[str, Any] = {
+            "cpu_seconds": time.process_time(),
+            "rss_bytes": rss(),
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "timers": len(reactor.getDelayedCalls()),
+        }
         if backend is not None:
             answer["metrics"] = dict(backend.edge_manager.debug_metrics())
             for provider in backend.timedata:

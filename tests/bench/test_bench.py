@@ -82,6 +82,11 @@ class TestBench(SynchronousTestCase):
         self.assertGreater(result["requests"], 50)
         self.assertEqual(result["failed"], 0)
 
+    def test_soak(self) -> None:
+        result = self.bench("soak", "--edges", "5", "--seconds", "1")
+        self.assertGreaterEqual(result["rounds"], 5)
+        self.assertEqual(result["descriptors_early"], result["descriptors_late"])
+
     def test_growth(self) -> None:
         result = self.bench("growth", "--edges", "100")
         self.assertEqual((result["edges"], result["ratio"]), ([100], 1.0))
