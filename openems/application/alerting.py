@@ -94,6 +94,7 @@ def mailer_of(
             operators=[address(operator) for operator in section.operators],
             per_minute=section.max_per_minute,
             parallel=section.max_connections,
+            per_hour=section.max_per_hour,
             max_age=section.give_up_after * 60,
             dry_run=section.dry_run,
         )

@@ -195,6 +195,7 @@ class Backend:
         section = self.configuration.metrics_prometheus
         if section is None or self.requests is None:
             return None
+        self.edge_manager.requests.observe_result = self.requests.result_observer("edge")
         if self.ui is not None:
             self.ui.observe = self.requests.observer(UI)
             self.ui.observe_result = self.requests.result_observer("ui")
@@ -210,7 +211,7 @@ class Backend:
             ready=self._not_ready,
             parts=[part for part in parts if hasattr(part, "debug_metrics")],
             ui=self.ui,
-            tokens=[section.bearer_token, *section.bearer_tokens],
+            tokens=[section.bearer_token, section.next_bearer_token],
             open_health=section.open_health,
         )
         self.edge_manager.metrics_consumers.append(metrics.applications)
@@ -344,6 +345,7 @@ class Backend:
             port=self.configuration.port(edge.port),
             interface=self.configuration.interface(edge.interface),
             max_message_size=self.configuration.backend.max_message_size,
+            trusted_proxies=self.configuration.backend.trusted_proxies,
             environ=environ,
             reactor=self._reactor,
         )

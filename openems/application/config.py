@@ -508,9 +508,9 @@ class MetricsPrometheus(Section, frozen=True):
     bearer_token: Annotated[
         str, Meta(description="Whoever asks must send it, `Authorization: Bearer <token>`; empty: nobody must.")
     ] = ""
-    bearer_tokens: Annotated[
-        list[str], Meta(description="Further tokens that are good, too: for a change without a gap.")
-    ] = []
+    next_bearer_token: Annotated[
+        str, Meta(description="Another token that is good, too: for a change without a gap.")
+    ] = ""
     open_health: Annotated[
         bool, Meta(description="`/-/healthy` and `/-/ready` without a token: for probes that can send none.")
     ] = False
@@ -581,6 +581,9 @@ class MailSmtp(Section, frozen=True):
     ] = None
     max_per_minute: Annotated[int, Meta(ge=1, le=100000, description="Mails a minute.")] = 60
     max_connections: Annotated[int, Meta(ge=1, le=20, description="Mails at the same time.")] = 2
+    max_per_hour: Annotated[
+        int, Meta(ge=1, le=10000, description="Mails one user gets an hour; if there are more, one tells of all.")
+    ] = 20
     give_up_after: Annotated[int, Meta(ge=1, le=720, description="Hours after which a mail is given up.")] = 48
     operators: Annotated[list[str], Meta(description="Addresses that are told of mass outages.")] = []
     dry_run: Annotated[bool, Meta(description="Everything but the sending.")] = False

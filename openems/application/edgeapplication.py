@@ -18,7 +18,7 @@ from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from openems.application import VERSION, config
+from openems.application import VERSION, config, felix
 from openems.application.config import BadConfiguration, Port, Section, Text
 from openems.application.descriptors import raise_limit
 from openems.application.health import Component, HealthPage
@@ -27,6 +27,7 @@ from openems.application.service import SignalledService, steady
 from openems.application.systemd import Systemd
 from openems.backend.edgeapplication.application import BUFFER_BYTES, EdgeApplication
 from openems.backend.edgeapplication.counters import Status, registry
+from openems.websocket.proxies import LOOPBACK, TrustedProxies
 
 
 class BackendEdgeApp(Section, frozen=True):
@@ -66,6 +67,13 @@ class BackendEdgeApp(Section, frozen=True):
             "shorter by what is wrapped round them.",
         ),
     ] = 16 * 1024 * 1024
+    trusted_proxies: Annotated[
+        list[str],
+        Meta(
+            description="Addresses or networks of reverse proxies: only from these a forwarding header tells who the "
+            "peer is, for logs."
+        ),
+    ] = msgspec.field(default_factory=lambda: list(LOOPBACK))
 
 
 class Health(Section, frozen=True):
@@ -98,6 +106,10 @@ def parse(text: str, source: str, **options: Any) -> Configuration:
         good = False
     if not good:
         raise BadConfiguration(source, [f"{source}: [backend.edge.app] uri: {uri!r} names no host or a wrong port"])
+    try:
+        TrustedProxies(configuration.backend_edge_app.trusted_proxies)
+    except ValueError as e:
+        raise BadConfiguration(source, [f"{source}: [backend.edge.app] trustedProxies: {e}"]) from None
     if configuration.health.enabled and configuration.health.port == configuration.backend_edge_app.port:
         port = configuration.health.port
         raise BadConfiguration(source, [f"{source}: [health] port: {port} is the port of [backend.edge.app] already"])
@@ -107,6 +119,29 @@ def parse(text: str, source: str, **options: Any) -> Configuration:
 def load(path: str) -> Configuration:
     """Raises :class:`BadConfiguration`; a file that cannot be read, too."""
     return parse(config.read_text(Path(path)), path, directory=Path(path).parent)
+
+
+def from_felix(folder: str) -> tuple[Configuration, list[str]]:
+    """The configuration folder of the Java program, and notes about what has no meaning here. Raises
+    :class:`BadConfiguration`."""
+    fields = {field.encode_name for field in msgspec.structs.fields(BackendEdgeApp)}
+    found: dict[str, Any] = {}
+    notes: list[str] = []
+    for component in felix.read_folder(folder):
+        if component.pid == "Metrics.Prometheus":
+            notes.append(f"{component.path}: metrics are at /metrics of [health], port {Health().port}")
+        if component.pid != "Backend.Edge.App":
+            continue
+        for key, value in component.properties.items():
+            if key in fields:
+                found[key] = value
+            elif not key.startswith("service.") and key not in config.WITHOUT_EFFECT:
+                notes.append(f"{component.path}: {key} is no known key, ignored")
+    if isinstance(found.get("port"), str) and found["port"].isdigit():
+        found["port"] = int(found["port"])
+    if not found:
+        notes.append(f"{folder}: nothing of Backend.Edge.App, the defaults hold")
+    return parse(config.to_toml({"backend.edge.app": found}), folder), notes
 
 
 def components(status: Status) -> dict[str, Component]:
@@ -165,13 +200,18 @@ def site(status: Callable[[], Status]) -> Site:
 
 
 class Options(UsageOptions):
-    optParameters = [["config", "c", None, "The configuration, a TOML file."]]
+    optParameters = [
+        ["config", "c", None, "The configuration, a TOML file."],
+        ["felix", "f", None, "A Felix configuration folder of OpenEMS, instead."],
+    ]
 
-    def configuration(self) -> Configuration:
-        """Raises :class:`BadConfiguration`."""
-        if self["config"] is None:
-            raise BadConfiguration("", ["--config FILE is needed"])
-        return load(self["config"])
+    def configuration(self) -> tuple[Configuration, list[str]]:
+        """And the notes to show at start. Raises :class:`BadConfiguration`."""
+        if (self["config"] is None) == (self["felix"] is None):
+            raise BadConfiguration("", ["either --config FILE or --felix DIR is needed"])
+        if self["felix"] is not None:
+            return from_felix(self["felix"])
+        return load(self["config"]), []
 
 
 class EdgeApplicationService(SignalledService):
@@ -179,8 +219,9 @@ class EdgeApplicationService(SignalledService):
 
     _log = Logger()
 
-    def __init__(self, configuration: Configuration, reactor: Any) -> None:
+    def __init__(self, configuration: Configuration, notes: list[str], reactor: Any) -> None:
         super().__init__(reactor)
+        self._notes = notes
         self.ports: dict[str, int] = {}
         self._configuration = configuration
         self._systemd = Systemd(os.environ, reactor=reactor)
@@ -195,10 +236,13 @@ class EdgeApplicationService(SignalledService):
             keep_edges=section.keep_edges,
             buffer_bytes=section.buffer_bytes,
             max_message_size=section.max_message_size,
+            proxies=TrustedProxies(section.trusted_proxies),
         )
 
     async def begin(self) -> None:
         self._log.info("OpenEMS Backend Edge Application version [{version}] started", version=VERSION)
+        for note in self._notes:
+            self._log.warn("{note}", note=note)
         self._log.info("{files} files may be open at once", files=raise_limit())
         await self_test(self.reactor)
         health = self._configuration.health
@@ -222,7 +266,7 @@ def makeService(options: Options) -> EdgeApplicationService:
 
     steady(reactor)
     try:
-        return EdgeApplicationService(options.configuration(), reactor)
+        return EdgeApplicationService(*options.configuration(), reactor)
     except BadConfiguration as e:
         raise UsageError("\n".join(e.problems)) from None
 

@@ -23,6 +23,7 @@ from openems.application.descriptors import raise_limit
 from openems.application.service import steady
 from openems.backend.edgeapplication.application import EdgeApplication
 from openems.backend.edgeapplication.processes import STATUS_INTERVAL, Settings
+from openems.websocket.proxies import TrustedProxies
 
 #: Seconds until it ends whatever still hangs.
 PATIENCE = 3.5
@@ -92,6 +93,7 @@ class EdgeProcess:
             shared=True,
             max_message_size=settings.max_message_size,
             headers=settings.headers,
+            proxies=TrustedProxies(settings.trusted_proxies),
             reconnect_wait=RECONNECT_WAIT,
         )
         self._application.start()

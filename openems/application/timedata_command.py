@@ -105,7 +105,7 @@ def _influxdb(section: TimedataInfluxdb, configuration: Configuration, reactor: 
             return [Finding("ok", f"{section.url}: bucket {section.bucket} can be read")]
         return [Finding("error", f"{section.url}: {provider.problem}")]
 
-    return Opened(provider, getattr(provider, "export", None), check, reactor)
+    return Opened(provider, provider.export, check, reactor)
 
 
 #: Field of the configuration -> how a section of it is opened.

@@ -49,12 +49,30 @@ class TestConfiguration(SynchronousTestCase):
             ('[backend.edge.app]\nuri = "http://x"', "uri:"),
             ('[backend.edge.app]\nuri = "ws://"', "uri: 'ws://' names no host"),
             ('[backend.edge.app]\nuri = "ws://x:99999"', "uri:"),
+            ('[backend.edge.app]\ntrustedProxies = ["x"]', "trustedProxies:"),
             ("[health]\nport = 8081", "8081 is the port of [backend.edge.app] already"),
             ("[metadata.file]\npath = 'x'", "unknown section"),
         ):
             [problem] = self.problems(text)
             self.assertIn(part, problem)
             self.assertIn("f.toml", problem)
+
+    def test_the_java_programs_folder(self) -> None:
+        folder = Path(self.mktemp()) / "Backend" / "Edge"
+        folder.mkdir(parents=True)
+        (folder / "App.config").write_bytes(
+            b'\xef\xbb\xbfservice.pid="Backend.Edge.App"\r\nid="edges3"\r\nuri="ws://10.0.0.5:8083"\r\n'
+            b'port=I"8181"\r\nclientPoolSize=I"10"\r\nodd="x"\r\n'
+        )
+        (folder / "Prometheus.config").write_text('service.pid="Metrics.Prometheus"\nport=I"9400"\n')
+        configuration, notes = edgeapplication.from_felix(str(folder.parent.parent))
+        section = configuration.backend_edge_app
+        self.assertEqual((section.id, section.uri, section.port), ("edges3", "ws://10.0.0.5:8083", 8181))
+        self.assertEqual(len(notes), 2)
+        self.assertIn("odd is no known key", notes[0])
+        self.assertIn("/metrics of [health]", notes[1])
+        (folder / "App.config").write_text('service.pid="Backend.Edge.App"\nport=I"0"\n')
+        self.assertRaises(BadConfiguration, edgeapplication.from_felix, str(folder))
 
     def test_documentation(self) -> None:
         """The page has what the program reads."""
@@ -168,7 +186,7 @@ class TestProgram(LiveCase):
             f'interface = "127.0.0.1"\n[health]\nport = {health}\n'
         )
         program = self.program("--config", path)
-        await self.until(lambda: f"listening on port {port}" in program.output, 30)
+        await self.until(lambda: f"listening on port {port}" in program.output)
         edge = Peer()
         client = ReconnectingClient(
             f"ws://127.0.0.1:{port}",
@@ -191,4 +209,4 @@ class TestProgram(LiveCase):
     async def test_a_bad_start(self) -> None:
         program = self.program()
         self.assertEqual(await program.ended, 1)
-        self.assertIn("--config FILE is needed", program.output)
+        self.assertIn("--config FILE", program.output)

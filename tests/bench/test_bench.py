@@ -31,6 +31,11 @@ class TestBench(SynchronousTestCase):
         self.assertEqual(result["command"], "./dev bench " + " ".join(words))
         return result
 
+    def test_tokens(self) -> None:
+        result = self.bench("tokens", "--messages", "200", "--rounds", "1")
+        self.assertGreater(result["ratio"], 0)
+        self.assertGreater(result["verified_per_second"], 0)
+
     def test_ingest(self) -> None:
         result = self.bench("ingest", "--edges", "5", "--messages", "500", "--seconds", "1", "--rounds", "1")
         self.assertGreater(result["backend_messages_per_cpu_second"], 0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from twisted.internet.defer import CancelledError
 
 from openems.backend.authentication.redact import redacted
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, Request
 
+METHODS = frozenset({"appCenter", "checkSetupPassword", "oauthRegistry"})
 OAUTH_METHODS = frozenset({"getInitMetadata", "getTokenByCode", "getTokenByRefreshToken"})
 
 
@@ -19,9 +23,27 @@ class EdgeRequests:
         self._metadata = metadata
         self._app_center = app_center
         self._oauth_registry = oauth_registry
+        #: Told the method, one of METHODS or ``other``, and one of openems.common.errors.OUTCOMES.
+        self.observe_result: Callable[[str, str], None] | None = None
 
     async def handle(self, edge_id: str, request: Request) -> Any:
         """The ``result``. 4001 for unknown methods, outer and inner."""
+        result = "error"
+        try:
+            answer = await self._handle(edge_id, request)
+            result = "ok"
+            return answer
+        except OpenemsError as e:
+            result = errors.outcome(e)
+            raise
+        except CancelledError:
+            result = "cancelled"
+            raise
+        finally:
+            if self.observe_result is not None:
+                self.observe_result(request.method if request.method in METHODS else "other", result)
+
+    async def _handle(self, edge_id: str, request: Request) -> Any:
         if request.method == "appCenter":
             from openems.backend.core.appcenter import handle_edge_request
 

@@ -36,6 +36,7 @@ from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Notification, Request
 from openems.websocket.client import ReconnectingClient
 from openems.websocket.peer import Connection
+from openems.websocket.proxies import TrustedProxies
 from openems.websocket.server import MAX_MESSAGE_SIZE, WebSocketServer
 
 #: Seconds between two looks whether the list of edges changed.
@@ -72,6 +73,7 @@ class EdgeApplication:
         buffer_bytes: int = BUFFER_BYTES,
         max_message_size: int = MAX_MESSAGE_SIZE,
         headers: Mapping[str, str] | None = None,
+        proxies: TrustedProxies | None = None,
         reconnect_wait: tuple[float, float] = (2.0, 30.0),
         random: random_module.Random | None = None,
     ) -> None:
@@ -101,6 +103,7 @@ class EdgeApplication:
             reactor=reactor,
             max_message_size=max_message_size - WRAPPING,
             send_limit=EDGE_SEND_LIMIT,
+            proxies=proxies,
         )
         self._client = ReconnectingClient(
             uri,

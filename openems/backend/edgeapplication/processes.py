@@ -52,6 +52,7 @@ class Settings(msgspec.Struct):
     interface: str
     max_message_size: int
     headers: dict[str, str] = {}
+    trusted_proxies: list[str] = []
 
 
 class Child(ProcessProtocol):
@@ -171,6 +172,7 @@ class EdgeProcesses:
         port: int,
         interface: str,
         max_message_size: int,
+        trusted_proxies: Sequence[str],
         environ: Mapping[str, str],
         reactor: Any,
     ) -> None:
@@ -178,6 +180,7 @@ class EdgeProcesses:
         self._count = count
         self._interface = interface
         self._max_message_size = max_message_size
+        self._trusted_proxies = trusted_proxies
         self._command = list(command)
         self._environ = dict(environ)
         self._reactor = reactor
@@ -193,7 +196,13 @@ class EdgeProcesses:
         self.port = self._reserved.getsockname()[1]
         for number in range(self._count):
             settings = Settings(
-                f"edgeapplication{number}", uri, self.port, self._interface, self._max_message_size, dict(headers)
+                id=f"edgeapplication{number}",
+                uri=uri,
+                port=self.port,
+                interface=self._interface,
+                max_message_size=self._max_message_size,
+                headers=dict(headers),
+                trusted_proxies=list(self._trusted_proxies),
             )
             self.children.append(Child(settings, self._spawn, reactor=self._reactor))
         for child in self.children:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 MINUTE = 60_000
+HOUR = 60 * MINUTE
 #: Minutes between tries of a server that cannot be used.
 SERVER_MINUTES = (1, 2, 5)
 #: The server is away for that long: this does not work.
@@ -59,3 +60,34 @@ class Pace:
 
     def is_failing(self, now: int) -> bool:
         return bool(self._failing_since) and now - self._failing_since > FAILING
+
+
+class Budget:
+    """So many mails an hour for each reader; what is more goes together. Bounded by the readers of an hour."""
+
+    def __init__(self, per_hour: int) -> None:
+        self._per_hour = per_hour
+        self._sent: dict[str, deque[int]] = {}
+
+    def _recent(self, login: str, now: int) -> deque[int]:
+        recent = self._sent.get(login)
+        if recent is None:
+            return deque()
+        while recent and recent[0] <= now - HOUR:
+            recent.popleft()
+        if not recent:
+            del self._sent[login]
+        return recent
+
+    def free(self, login: str, now: int) -> int:
+        """How many more he may get now."""
+        return self._per_hour - len(self._recent(login, now))
+
+    def free_at(self, login: str, now: int) -> int:
+        """When he may get one more."""
+        recent = self._recent(login, now)
+        return recent[0] + HOUR if len(recent) >= self._per_hour else now
+
+    def sent(self, login: str, now: int) -> None:
+        self._recent(login, now)
+        self._sent.setdefault(login, deque()).append(now)

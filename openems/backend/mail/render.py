@@ -25,7 +25,13 @@ from jinja2.sandbox import SandboxedEnvironment
 from openems.common.role import Language
 
 OWN = Path(__file__).parent / "templates"
-OFFLINE, SUM_STATE, TEST, MASS_OUTAGE = NAMES = ("alerting_offline", "alerting_sum_state", "test", "mass_outage")
+OFFLINE, SUM_STATE, DIGEST, TEST, MASS_OUTAGE = NAMES = (
+    "alerting_offline",
+    "alerting_sum_state",
+    "alerting_digest",
+    "test",
+    "mass_outage",
+)
 #: Level -> text colour, background; at least 7 to 1.
 BADGES = {"Warning": ("#1c2733", "#ffcf33"), "Fault": ("#ffffff", "#a3121f")}
 MAX_VALUE = 200
@@ -49,6 +55,15 @@ class Oem(msgspec.Struct, frozen=True, kw_only=True):
     language: Language = Language.EN
 
 
+class EdgeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a mail about many edges. ``state``: Offline, Warning or Fault."""
+
+    edge_id: str
+    edge_name: str
+    state: str
+    since: int
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a mail is about. Times in epoch milliseconds, ``delay`` in minutes."""
 
@@ -69,6 +84,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     gone: int = 0
     known: int = 0
     until: int = 0
+    edges: list[EdgeFacts] = []
 
 
 class Rendered(msgspec.Struct, frozen=True):
@@ -159,12 +175,12 @@ class Templates:
             moment = datetime.fromtimestamp(milliseconds / 1000, UTC).astimezone(zone)
             return f"{moment.strftime(catalogue['datetime'])} ({zone.key})"
 
-        edge_id, edge_name = clean(facts.edge_id), clean(facts.edge_name)
         since = facts.since if facts.since is not None else facts.now
         values = {
-            "edge": f"{edge_id} ({edge_name})" if edge_name and edge_name != edge_id else edge_id,
-            "edge_id": edge_id,
-            "edge_name": edge_name,
+            "edge": label(facts.edge_id, facts.edge_name),
+            "edge_id": clean(facts.edge_id),
+            "edge_name": clean(facts.edge_name),
+            "count": len(facts.edges),
             "producttype": clean(facts.producttype),
             "version": clean(facts.version),
             "login": clean(facts.login),
@@ -198,7 +214,7 @@ class Templates:
             "delay": say(common["delay"]) if about_edge and facts.delay > 0 else "",
             "meaning": [say(line) for line in part.get("meaning", ())],
             "todo": [say(line) for line in part.get("todo", ())],
-            "rows": self._rows(name, facts, common, values, at) if about_edge else [],
+            "rows": self._rows(name, facts, catalogue, values, at),
             "badge": None,
             "why": say(common["why"]) if about_edge else "",
             "link": link if about_edge else "",
@@ -226,8 +242,14 @@ class Templates:
         return f"{edge}/live", f"{edge}/settings/alerting"
 
     def _rows(
-        self, name: str, facts: Facts, common: Mapping[str, str], values: Mapping[str, Any], at: Any
+        self, name: str, facts: Facts, catalogue: Mapping[str, Any], values: Mapping[str, Any], at: Any
     ) -> list[tuple[str, str]]:
+        common = catalogue["common"]
+        if name == DIGEST:
+            return _lines(facts, catalogue, at)
+        if name not in (OFFLINE, SUM_STATE):
+            return []
+
         def both(milliseconds: int) -> str:
             local, utc = at(milliseconds), at(milliseconds, ZoneInfo("UTC"))
             return local if local == utc else f"{local} = {utc}"
@@ -244,6 +266,21 @@ class Templates:
             if facts.since is not None:
                 rows.append((common["since"], both(facts.since)))
         return [(label, value) for label, value in rows if value]
+
+
+def label(edge_id: str, edge_name: str) -> str:
+    edge_id, edge_name = clean(edge_id), clean(edge_name)
+    return f"{edge_id} ({edge_name})" if edge_name and edge_name != edge_id else edge_id
+
+
+def _lines(facts: Facts, catalogue: Mapping[str, Any], at: Any) -> list[tuple[str, str]]:
+    return [
+        (
+            label(edge.edge_id, edge.edge_name),
+            f"{catalogue['states'].get(edge.state, clean(edge.state))} · {at(edge.since)}",
+        )
+        for edge in facts.edges
+    ]
 
 
 def in_words(minutes: int, forms: Mapping[str, list[str]]) -> str:
@@ -283,4 +320,8 @@ def sample_facts() -> Facts:
         gone=120,
         known=150,
         until=now + 3_600_000,
+        edges=[
+            EdgeFacts(edge_id=f"edge{n}", edge_name=f"Haus {n}", state=state, since=now - n * 60_000)
+            for n, state in enumerate(("Offline", "Fault", "Warning", "Offline"))
+        ],
     )

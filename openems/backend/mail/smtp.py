@@ -1,7 +1,8 @@
 """``[mail.smtp]``: mails to users over a mail server of one's own (metrics.md 20, 21).
 
 What is handed in is on disk when ``send_mail`` returns; from then on it is this service's to deliver, over restarts.
-One mail a recipient. Before a mail goes out its reason and its reader are looked at once more.
+One mail a recipient; who would get too many gets one for all. Before a mail goes out its reason and its reader are
+looked at once more.
 
 What becomes of a mail:
 
@@ -24,9 +25,10 @@ from zope.interface import implementer
 
 from openems.backend.interfaces import IDebugLoggable, IMailer
 from openems.backend.mail.delivery import Delivery, Refused, Unreachable
-from openems.backend.mail.message import BadAddress, Sender, address, compose, key_of
-from openems.backend.mail.pace import MINUTE, Pace
-from openems.backend.mail.render import MASS_OUTAGE, NAMES, Facts, Templates
+from openems.backend.mail.letters import MAX_EDGES, Letters
+from openems.backend.mail.message import BadAddress, Sender, address, key_of
+from openems.backend.mail.pace import MINUTE, Budget, Pace
+from openems.backend.mail.render import MASS_OUTAGE, NAMES, Templates
 from openems.backend.mail.spool import Envelope, Spool, SpoolFull
 from openems.backend.models import MailRecipient
 from openems.common.errors import generic, short
@@ -46,7 +48,8 @@ async def _always(template: str, edge_id: str, login: str, since: int) -> bool:
 @implementer(IMailer, IDebugLoggable)
 class SmtpMailer:
     """``directory``: an IMailDirectory; ``edge``: edge id -> Edge or None. ``operators``: addresses of those who run
-    this. ``per_minute``, ``parallel``: what the server may be asked; ``max_age``: minutes after which a mail is old."""
+    this. ``per_minute``, ``parallel``: what the server may be asked; ``per_hour``: mails one reader gets, more go
+    together; ``max_age``: minutes after which a mail is old."""
 
     _log = Logger()
     #: Whoever hands mails in must not stamp them as sent.
@@ -66,6 +69,7 @@ class SmtpMailer:
         operators: Sequence[str] = (),
         per_minute: int = 60,
         parallel: int = 2,
+        per_hour: int = 20,
         max_age: int = 2880,
         dry_run: bool = False,
     ) -> None:
@@ -74,16 +78,17 @@ class SmtpMailer:
         self.is_wanted: Callable[[str, str, str, int], Awaitable[bool]] = _always
         #: Told of each mail the server took.
         self.on_delivered: Callable[[str, str, str, int], None] = lambda template, edge_id, login, sent_at: None
-        self.counts = dict.fromkeys(("Sent", "Failed", "Dropped", "Outdated", "Expired", "Retries"), 0)
+        self.counts = dict.fromkeys(("Sent", "Failed", "Dropped", "Outdated", "Expired", "Retries", "Joined"), 0)
         self._delivery = delivery
-        self._templates = templates
-        self._sender = sender
+        self._letters = Letters(templates, sender, edge)
         self._directory = directory
-        self._edge = edge
         self._reactor = reactor
         self._now = now
         self._operators = list(operators)
         self._pace = Pace(per_minute=per_minute, parallel=parallel)
+        self._budget = Budget(per_hour)
+        #: Mails that go out as part of another one.
+        self._joined: set[str] = set()
         self._max_age = max_age * MINUTE
         self._dry_run = dry_run
         self._running = False
@@ -188,7 +193,7 @@ class SmtpMailer:
             if self._pace.free_at(now) > now:
                 break
             envelope = next(
-                (e for e in self.spool.waiting.values() if e.next_try <= now and e.key not in self._flying), None
+                (e for e in self.spool.waiting.values() if e.next_try <= now and not self._is_busy(e.key)), None
             )
             if envelope is None:
                 break
@@ -201,6 +206,9 @@ class SmtpMailer:
             self._timer = self._reactor.callLater(
                 LOOK if len(self._flying) else min(LOOK, self._until_next()), self._pump
             )
+
+    def _is_busy(self, key: str) -> bool:
+        return key in self._flying or key in self._joined
 
     def _until_next(self) -> float:
         now = self._now()
@@ -216,35 +224,73 @@ class SmtpMailer:
             self._log.failure("[Mail.Smtp] mail {key} failed", failure, key=envelope.key)
             self._later(envelope)
 
+    def _together(self, envelope: Envelope) -> list[Envelope]:
+        """What goes in one mail: this one, or all for its reader when he would get more than he should. Empty: he got
+        enough for now, all of his wait."""
+        login = envelope.login
+        if not login:
+            return [envelope]
+        now = self._now()
+        his = [
+            e
+            for e in self.spool.waiting.values()
+            if e.login == login and (e is envelope or (e.next_try <= now and not self._is_busy(e.key)))
+        ]
+        free = self._budget.free(login, now)
+        if free >= len(his):
+            return [envelope]
+        if free > 0:
+            return his[:MAX_EDGES]
+        for held in his:
+            held.next_try = self._budget.free_at(login, now)
+        return []
+
     async def _attempt(self, envelope: Envelope) -> None:
-        if self._now() - envelope.sent_at > self._max_age:
-            self._end(envelope, "Expired", "was not taken for too long, given up")
-            return
+        together = self._together(envelope)
+        # Nobody else begins with one of these meanwhile.
+        joined = {e.key for e in together if e is not envelope}
+        self._joined |= joined
         try:
-            recipient = await self._recipient(envelope)
-            wanted = not envelope.login or await self._within(
-                self.is_wanted(envelope.template, envelope.edge_id, envelope.login, envelope.since)
-            )
+            await self._send(together)
+        finally:
+            self._joined -= joined
+
+    async def _send(self, together: list[Envelope]) -> None:
+        now = self._now()
+        current = []
+        try:
+            for envelope in together:
+                if now - envelope.sent_at > self._max_age:
+                    self._end(envelope, "Expired", "was not taken for too long, given up")
+                elif envelope.login and not await self._within(
+                    self.is_wanted(envelope.template, envelope.edge_id, envelope.login, envelope.since)
+                ):
+                    self._end(envelope, "Outdated", "has no reason any more, not sent")
+                elif (recipient := await self._recipient(envelope)) is None:
+                    self._end(envelope, "Dropped", "has no reader with an address and rights, not sent")
+                else:
+                    current.append((envelope, recipient))
         except Exception as e:
-            self._log.warn(
-                "[Mail.Smtp] mail {key} waits: {e}", key=envelope.key, e=short(f"{type(e).__name__}: {e}", 200)
-            )
-            self._later(envelope)
+            if isinstance(e, CancelledError):
+                raise
+            reason = short(f"{type(e).__name__}: {e}", 200)
+            self._log.warn("[Mail.Smtp] mail {key} waits: {e}", key=together[0].key, e=reason)
+            for envelope in together:
+                if envelope.key in self.spool.waiting:
+                    self._later(envelope)
             return
-        if not wanted:
-            self._end(envelope, "Outdated", "has no reason any more, not sent")
+        if not current:
             return
-        if recipient is None:
-            self._end(envelope, "Dropped", "has no reader with an address and rights, not sent")
-            return
+        envelopes, recipient = [envelope for envelope, _ in current], current[0][1]
         try:
             to = address(recipient.address)
-            message = self._message(envelope, recipient, to)
         except BadAddress as e:
-            self._end(envelope, "Dropped", f"cannot be sent: the address {e}")
+            for envelope in envelopes:
+                self._end(envelope, "Dropped", f"cannot be sent: the address {e}")
             return
+        message = self._letters.write(envelopes, recipient, to)
         self._pace.begins(self._now())
-        await self._deliver(envelope, to, message)
+        await self._deliver(envelopes, to, message)
 
     async def _within(self, question: Awaitable[Any]) -> Any:
         waiting: Deferred[Any] = Deferred.fromCoroutine(question)  # type: ignore[arg-type]
@@ -258,73 +304,52 @@ class SmtpMailer:
         )
         return found
 
-    def _message(self, envelope: Envelope, recipient: MailRecipient, to: str) -> bytes:
-        edge = self._edge(envelope.edge_id) if envelope.edge_id else None
-        version = "" if edge is None else str(edge.version)
-        facts = Facts(
-            now=envelope.sent_at,
-            login=recipient.login,
-            firstname=recipient.firstname,
-            lastname=recipient.lastname,
-            language=recipient.language,
-            timezone=recipient.timezone,
-            edge_id=envelope.edge_id,
-            edge_name="" if edge is None else edge.comment or "",
-            producttype="" if edge is None else edge.producttype,
-            version="" if version == "0.0.0" else version,
-            lastmessage=None if edge is None else edge.lastmessage,
-            since=envelope.since,
-            delay=envelope.delay,
-            state=envelope.state,
-            **envelope.facts,
-        )
-        return compose(
-            self._templates.render(envelope.template, facts),
-            self._sender,
-            to,
-            recipient_name=f"{recipient.firstname} {recipient.lastname}",
-            key=envelope.key,
-            template=envelope.template,
-            edge_id=envelope.edge_id,
-            thread=f"{envelope.template} {envelope.edge_id} {envelope.since}",
-            date=envelope.sent_at,
-        )
+    async def _deliver(self, envelopes: list[Envelope], to: str, message: bytes) -> None:
+        def accepted() -> None:
+            self._accepted(envelopes)
 
-    async def _deliver(self, envelope: Envelope, to: str, message: bytes) -> None:
         if self._dry_run:
-            self._accepted(envelope)
+            accepted()
             return
+        sender = self._letters.sender
         try:
-            await self._delivery.deliver(
-                self._sender.envelope or self._sender.address, to, message, lambda: self._accepted(envelope)
-            )
+            await self._delivery.deliver(sender.envelope or sender.address, to, message, accepted)
         except Refused as e:
             self._server_answers()
-            if e.permanent:
-                self._end(envelope, "Failed", f"was refused for good: {e}", is_error=True)
-            else:
-                self._log.warn("[Mail.Smtp] mail {key} is refused for now: {e}", key=envelope.key, e=str(e))
-                self._later(envelope)
+            for envelope in envelopes:
+                if e.permanent:
+                    self._end(envelope, "Failed", f"was refused for good: {e}", is_error=True)
+                else:
+                    self._log.warn("[Mail.Smtp] mail {key} is refused for now: {e}", key=envelope.key, e=str(e))
+                    self._later(envelope)
         except Unreachable as e:
-            if envelope.key in self.spool.waiting:
+            if envelopes[0].key in self.spool.waiting:
                 self._server_fails(str(e))
-                # The fault may be in this very mail: the others come before it next time.
-                self.spool.last(envelope)
+                for envelope in envelopes:
+                    # The fault may be in this very mail: the others come before it next time.
+                    self.spool.last(envelope)
 
-    def _accepted(self, envelope: Envelope) -> None:
-        """In the moment of the server's word: first of all it is never sent again."""
-        self.spool.done(envelope)
+    def _accepted(self, envelopes: list[Envelope]) -> None:
+        """In the moment of the server's word: first of all they are never sent again."""
+        for envelope in envelopes:
+            self.spool.done(envelope)
         self.counts["Sent"] += 1
+        self.counts["Joined"] += len(envelopes) - 1
         self._server_answers()
+        first = envelopes[0]
         self._log.info(
-            "[Mail.Smtp] mail {key} sent{how}: {template} {edge} to {login!r}",
-            key=envelope.key,
+            "[Mail.Smtp] mail {key} sent{how}: {template} {edge}{more} to {login!r}",
+            key=first.key,
             how=" (dry run)" if self._dry_run else "",
-            template=envelope.template,
-            edge=envelope.edge_id,
-            login=envelope.login or "an operator",
+            template=first.template,
+            edge=first.edge_id,
+            more=f" and {len(envelopes) - 1} more" if len(envelopes) > 1 else "",
+            login=first.login or "an operator",
         )
-        if envelope.login:
+        if not first.login:
+            return
+        self._budget.sent(first.login, self._now())
+        for envelope in envelopes:
             try:
                 self.on_delivered(envelope.template, envelope.edge_id, envelope.login, envelope.sent_at)
             except Exception:

@@ -22,10 +22,8 @@ _KNOWN = {
     "Failures": ("timedata_write_errors", True, "Batches that could not be written."),
     "Retries": ("timedata_write_retries", True, "Batches that were tried again."),
     "Waiting": ("timedata_write_queue_points", False, "Values that wait to be written."),
-    "Capacity": ("timedata_write_queue_capacity_points", False, "Values that may wait."),
     "WaitingOnDisk": ("timedata_spool_points", False, "Values on disk that wait for the database."),
-    "SpoolBytes": ("timedata_spool_bytes", False, "Bytes on disk that wait for the database."),
-    "SpoolFiles": ("timedata_spool_files", False, "Files of values that wait for the database."),
+    "DiskBytes": ("timedata_spool_bytes", False, "Bytes on disk that wait for the database."),
     "OldestWaitingSeconds": (_SPOOL_AGE, False, "Age of the oldest value that waits."),
 }
 _DROPPED = "Dropped"

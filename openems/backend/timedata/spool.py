@@ -4,18 +4,15 @@
 - What the database did not confirm within :data:`SAFE_AFTER` seconds is put on disk too, the batch being written
   included. So a killed process loses no more than that, and what a stopped one could not write waits for the next.
 - While anything waits on disk, what comes is put behind it: the oldest is written first.
-- ``write`` raises :class:`TryLater`: all is kept and tried again, with longer and longer pauses up to ``MAX_RETRY``.
-  It raises :class:`Refused`: the batch is halved until the value that cannot be written is alone; that one is dropped,
-  counted and told once a reason, the rest is written. Anything else it raises is a mistake of ours and treated so too.
+- ``write`` raises :class:`TryLater` or :class:`Refused`: spoolretry.py says what happens then.
 - A batch may be written twice (its answer was lost; the process was killed): writes must be idempotent.
 - Bounds: ``memory_values`` and ``disk_bytes``. When both are full, ``put`` says no and counts.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,61 +24,11 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from openems.backend.timedata.spoolfile import InUse, Item, Record, Segments, size_of
+from openems.backend.timedata.spoolretry import Complaints, Delivery, Refused, TryLater, Write
 
 T = TypeVar("T")
-Write = Callable[[list[Item]], Awaitable[None]]
-
 SAFE_AFTER = 1.0
 TICK = 0.5
-FIRST_RETRY = 0.5
-MAX_RETRY = 30.0
-LOG_EVERY = 60.0
-#: Reasons for drops that have a counter of their own; others share one.
-MAX_REASONS = 50
-
-
-class TryLater(Exception):
-    """The database is away or cannot take anything now. The text says why, without secrets."""
-
-
-class Refused(Exception):
-    """Something in this batch can never be written. ``reason`` is one of a small set of words."""
-
-    def __init__(self, reason: str, text: str = "") -> None:
-        super().__init__(text or reason)
-        self.reason = reason
-
-
-def pause(failures: int, chance: float = 0.5) -> float:
-    """Seconds before the next try after so many failures in a row; ``chance`` (0 to 1) spreads several writers.
-
-    >>> [pause(n) for n in (1, 2, 3, 20)]
-    [0.5, 1.0, 2.0, 30.0]
-    """
-    whole = min(FIRST_RETRY * math.ldexp(1.0, min(failures - 1, 20)), MAX_RETRY)
-    return whole * (0.8 + 0.4 * chance)
-
-
-def halves(items: list[Item]) -> tuple[list[Item], list[Item]] | None:
-    """The batch in two parts, by items, then by rows, then by channels; None for a single value.
-
-    >>> halves([("edge0", DataKind.RESEND, {1: {"a/B": 1}, 2: {"a/B": 2}})])[0]
-    [('edge0', <DataKind.RESEND: 'resendData'>, {1: {'a/B': 1}})]
-    """
-    if len(items) > 1:
-        middle = len(items) // 2
-        return items[:middle], items[middle:]
-    edge, kind, rows = items[0]
-    if len(rows) > 1:
-        pairs = list(rows.items())
-        middle = len(pairs) // 2
-        return [(edge, kind, dict(pairs[:middle]))], [(edge, kind, dict(pairs[middle:]))]
-    for time, row in rows.items():
-        if len(row) > 1:
-            values = list(row.items())
-            middle = len(values) // 2
-            return [(edge, kind, {time: dict(values[:middle])})], [(edge, kind, {time: dict(values[middle:])})]
-    return None
 
 
 class Batch(msgspec.Struct, eq=False):
@@ -120,14 +67,12 @@ class Spool:
         pool: Any = None,
     ) -> None:
         self.id = id
-        self._write = write
         self._reactor = reactor
         self._now = now
         self._memory_values = memory_values
         self._batch_values = batch_values
         self._max_delay = max_delay
         self._parallel = parallel
-        self._chance = chance
         self._segments = Segments(directory, disk_bytes)
         self._pool = pool if pool is not None else ThreadPool(0, 1, name=f"spool {id}")
         self._fresh: deque[tuple[Item, int]] = deque()
@@ -144,21 +89,35 @@ class Spool:
         self._flushing = 0
         self._stopping = False
         self._running = False
-        self._failures = 0
-        self._logged: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._complain = Complaints(id, reactor.seconds)
+        self._delivery = Delivery(
+            id, write, wait=self._wait, chance=chance, complain=self._complain, waiting=lambda: self.waiting
+        )
         self._accepted = 0
         self._finished = 0
         self._flushes: list[tuple[int, Deferred[None]]] = []
-        #: Values the database confirmed, batches and retries of them.
+        #: Values the database confirmed.
         self.written = 0
-        self.batches = 0
-        self.retries = 0
-        self.dropped: dict[str, int] = {}
-        #: Why the database takes nothing at the moment.
-        self.failing: str | None = None
         #: Why the disk takes nothing at the moment.
         self.disk_trouble: str | None = None
+
+    @property
+    def batches(self) -> int:
+        return self._delivery.batches
+
+    @property
+    def retries(self) -> int:
+        return self._delivery.retries
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Values by reason."""
+        return self._delivery.dropped
+
+    @property
+    def failing(self) -> str | None:
+        """Why the database takes nothing at the moment."""
+        return self._delivery.failing
 
     @property
     def waiting(self) -> int:
@@ -202,7 +161,7 @@ class Spool:
         if not size:
             return True
         if self._stopping or (self._fresh_values and self._fresh_values + self._moving + size > self._memory_values):
-            self._drop("stopped" if self._stopping else "full", size)
+            self._delivery.drop("stopped" if self._stopping else "full", size)
             if not self._stopping:
                 self._complain(
                     "full",
@@ -298,7 +257,7 @@ class Spool:
                 await self._disk(lambda: self._append(unsaved, False))
             except OSError as error:
                 lost = sum(size for _, size in unsaved)
-                self._drop("stopped", lost)
+                self._delivery.drop("stopped", lost)
                 self._log.error("{id}: {lost} values are lost: {error}", id=self.id, lost=lost, error=str(error))
         try:
             await self._disk(self._segments.close)
@@ -318,7 +277,7 @@ class Spool:
                 await self._sleep()
                 continue
             self._batches.append(batch)
-            dropped = await self._write_all(batch.items)
+            dropped = await self._delivery.deliver(batch.items, self._leads(batch))
             while batch.saving:
                 await self._wait(0.01)
             self._batches.remove(batch)
@@ -327,6 +286,9 @@ class Spool:
             if batch.records:
                 await self._settle(batch.records)
             self._release_flushes()
+
+    def _leads(self, batch: Batch) -> Callable[[], bool]:
+        return lambda: self._batches[0] is batch
 
     async def _settle(self, records: list[Record]) -> None:
         try:
@@ -363,84 +325,13 @@ class Spool:
         self._fresh_values -= values
         return Batch(taken, values, self._fresh_since)
 
-    async def _write_all(self, items: list[Item]) -> int:
-        """Until all is written or refused; the number of values refused."""
-        dropped = 0
-        parts = [items]
-        while parts:
-            part = parts.pop()
-            while self._failures and len(self._batches) > 1 and self._batches[0].items is not items:
-                # One writer tries whether the database is back, the others wait for it.
-                await self._wait(TICK)
-            try:
-                await self._write(part)
-            except TryLater as error:
-                self.retries += 1
-                self._failures += 1
-                self.failing = str(error)
-                self._complain(
-                    "away",
-                    "{id}: cannot write history: {why}. Live data goes on, {waiting} values wait",
-                    why=str(error),
-                    waiting=self.waiting,
-                )
-                parts.append(part)
-                await self._wait(pause(self._failures, self._chance()))
-            except CancelledError:
-                raise
-            except Exception as error:
-                if not isinstance(error, Refused):
-                    self._complain("error", "{id}: a batch could not be written: {error!r}", error=error)
-                split = halves(part)
-                if split is not None:
-                    parts += (split[1], split[0])
-                    continue
-                count = size_of(part[0])
-                dropped += count
-                reason = error.reason if isinstance(error, Refused) else "error"
-                self._drop(reason, count)
-                self._tell(reason, part[0], str(error))
-            else:
-                self.batches += 1
-                if self.failing is not None:
-                    self._log.info("{id}: history is written again, {n} values wait", id=self.id, n=self.waiting)
-                self._failures, self.failing = 0, None
-                self._logged.pop("away", None)
-        return dropped
-
     def _count_damaged(self) -> None:
         lost = self._segments.damaged_values - self.dropped.get("damaged", 0)
         if lost:
-            self._drop("damaged", lost)
+            self._delivery.drop("damaged", lost)
             self._finished += lost
             self._release_flushes()
             self._complain("damaged", "{id}: a file of waiting values is damaged, {lost} values are lost", lost=lost)
-
-    def _drop(self, reason: str, count: int) -> None:
-        if reason not in self.dropped and len(self.dropped) >= MAX_REASONS:
-            reason = "other"
-        self.dropped[reason] = self.dropped.get(reason, 0) + count
-
-    def _tell(self, reason: str, item: Item, text: str) -> None:
-        if reason in self._told or len(self._told) >= MAX_REASONS:
-            return
-        self._told.add(reason)
-        channel = next((channel for row in item[2].values() for channel in row), "")
-        self._log.warn(
-            "{id}: value of {edge_id} {channel} cannot be written ({reason}): {text}; others are only counted",
-            id=self.id,
-            edge_id=item[0],
-            channel=channel,
-            reason=reason,
-            text=text,
-        )
-
-    def _complain(self, what: str, text: str, **values: Any) -> None:
-        """An error line, the same kind at most each :data:`LOG_EVERY` seconds."""
-        seconds = self._reactor.seconds()
-        if seconds - self._logged.get(what, -LOG_EVERY) >= LOG_EVERY:
-            self._logged[what] = seconds
-            self._log.error(text, id=self.id, **values)
 
     def _release_flushes(self) -> None:
         for entry in [entry for entry in self._flushes if entry[0] <= self._finished]:
@@ -530,7 +421,7 @@ class Spool:
         return records
 
     def _left_out(self, lost: int) -> None:
-        self._drop("unstorable", lost)
+        self._delivery.drop("unstorable", lost)
         self._finished += lost
         self._release_flushes()
 
@@ -544,4 +435,4 @@ class Spool:
         )
 
 
-__all__ = ["Item", "Refused", "Spool", "TryLater", "halves", "pause", "size_of"]
+__all__ = ["Item", "Refused", "Spool", "TryLater"]

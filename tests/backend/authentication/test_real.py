@@ -38,7 +38,8 @@ REMOTE = "192.0.2.1:4711"
 class WithRealm(TestCase):
     """A realm of its own for each test, and the service against it."""
 
-    timeout = 120
+    #: The first one waits for Keycloak to start.
+    timeout = 400
     changes: dict[str, Any] = {}
 
     def setUp(self) -> None:
@@ -296,7 +297,7 @@ class Lifetimes(WithRealm):
 class Outage(TestCase):
     """A Keycloak of its own, which is stopped and started."""
 
-    timeout = 300
+    timeout = 600
 
     async def test_stopped_and_started_under_load(self) -> None:
         running = fresh("keycloak")

@@ -51,7 +51,8 @@ class Page(Resource):
 
 
 class WithBackend(TestCase):
-    timeout = 180
+    #: The first one waits for Keycloak to start.
+    timeout = 400
 
     async def start(self, extra: str = "", **changes: Any) -> None:
         self.running = real("keycloak")

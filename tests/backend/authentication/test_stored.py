@@ -56,6 +56,15 @@ class Files(SynchronousTestCase):
         self.assertEqual(len(self.sessions), 1)
         self.assertIsNotNone(self.sessions.find(other, 50.0))
 
+    def test_those_never_taken_up_go_first(self) -> None:
+        """A client that logs in anew each minute must not end the sessions of the same user's UI."""
+        kept = self.sessions.open("sub", "sid", "", 0.0)
+        self.sessions.used(kept, 1.0, confirmed=False)
+        for number in range(100):
+            self.sessions.open("sub", "sid", "", 60.0 * number)
+        self.assertIsNotNone(self.sessions.find(kept, 6000.0))
+        self.assertEqual(len(self.sessions), MAX_OF_USER)
+
     def test_odd_tokens(self) -> None:
         for token in ("", "kc1.", "kc1.x.x", "\ud800", "x" * 10_000):
             self.assertIsNone(self.sessions.find(token, 0.0))

@@ -157,7 +157,7 @@ class Watching(SynchronousTestCase):
 
 
 class Processes(LiveCase):
-    timeout = 90
+    timeout = 200
 
     async def processes(self, **sections: Any) -> Backend:
         create_demo_file(os.path.join(self.state, "metadata.json"), "pass word", list(KEYS.items()))
@@ -196,7 +196,9 @@ class Processes(LiveCase):
 
     async def test_two_behind_one_port(self) -> None:
         backend = await self.processes()
-        self.assertTrue(backend.health()["edge"].ok, backend.health())
+        await self.until(lambda: backend.health()["edge"].ok)
+        told = backend.edge_processes.children[0].settings
+        self.assertEqual(told.trusted_proxies, backend.configuration.backend.trusted_proxies)
         self.assertEqual(backend.ports["edge"], 8081 + self.offset)
         peers = await self.edges(backend)
         manager = backend.edge_manager
@@ -216,9 +218,9 @@ class Processes(LiveCase):
         await self.until(lambda: victim.restarts == 1)
         self.assertFalse(backend.health()["edge"].ok)
         await self.until(lambda: all(peer.connection for peer in peers))
-        await self.until(lambda: victim.at_work, 20)
+        await self.until(lambda: victim.at_work)
         await self.until(lambda: all(manager.is_connected(edge_id) for edge_id in KEYS))
-        self.assertTrue(backend.health()["edge"].ok, backend.health())
+        await self.until(lambda: backend.health()["edge"].ok)
         self.assertIn("started again 1 times", backend.health()["edge"].state)
 
         # The end takes them all along.
@@ -283,10 +285,13 @@ class Processes(LiveCase):
 
         class Parent(ProcessProtocol):
             pid = 0
+            said = b""
             ended: Deferred[None] = Deferred()
 
             def outReceived(self, data: bytes) -> None:
-                Parent.pid = int(data)
+                Parent.said += data
+                if b"\n" in Parent.said:
+                    Parent.pid = int(Parent.said)
 
             def processEnded(self, reason: Failure) -> None:
                 Parent.ended.callback(None)
@@ -305,4 +310,4 @@ class Processes(LiveCase):
             except OSError:
                 return True
 
-        await self.until(gone, 20)
+        await self.until(gone)

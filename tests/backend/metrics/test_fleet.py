@@ -93,6 +93,17 @@ class TestFleet(SynchronousTestCase):
             self.assertEqual(values[("websocket_requests_count", "Edge.Manager", method)], count, method)
         self.assertNotIn("made up", self.world.text())
 
+    def test_what_edges_ask(self) -> None:
+        connection = self.world.direct("key0")
+        for number, method in enumerate(("checkSetupPassword", "invented")):
+            connection.receive(
+                {"jsonrpc": "2.0", "id": str(number), "method": method, "params": {"setupPassword": "x"}}
+            )
+        values = self.world.values()
+        asked = f"{P}jsonrpc_requests_total"
+        self.assertEqual(values[(asked, "edge", "checkSetupPassword", "denied")], 1)
+        self.assertEqual(values[(asked, "edge", "other", "error")], 1)
+
     def test_dropped(self) -> None:
         connection = self.world.direct("key0")
         connection.receive(data("timestampedData", 5, A=1))

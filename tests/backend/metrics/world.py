@@ -25,6 +25,7 @@ class MetricsWorld(World):
         super().__init__()
         self.requests = Requests()
         self.manager._observe = self.requests.of_edges
+        self.manager.requests.observe_result = self.requests.result_observer("edge")
         self.failed: dict[str, str] = {}
         self.pool = QueryPool(20, 1000, reactor=self.clock, observe=self.requests.of_pool("coreJsonRpcRequestHandler0"))
         self.history = TimedataManager(list(timedata))

@@ -15,16 +15,9 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.timedata.spool import (
-    MAX_RETRY,
-    Refused,
-    Spool,
-    TryLater,
-    halves,
-    pause,
-    size_of,
-)
-from openems.backend.timedata.spoolfile import InUse, Item, Segments
+from openems.backend.timedata.spool import Refused, Spool, TryLater
+from openems.backend.timedata.spoolfile import InUse, Item, Segments, size_of
+from openems.backend.timedata.spoolretry import MAX_RETRY, halves, pause
 from openems.common.data import DataKind
 from openems.testing.services import now_of
 
@@ -239,7 +232,7 @@ class SpoolTests(SynchronousTestCase):
                 raise TryLater("reset")
             await write(items)
 
-        spool._write = flaky
+        spool._delivery.write = flaky
         for time in range(20):
             spool.put(one(time, A=1, **({"Bad": 3} if time == 13 else {})))
         self.clock.pass_(60)
@@ -254,7 +247,7 @@ class SpoolTests(SynchronousTestCase):
                 raise KeyError("odd")
             await write(items)
 
-        spool._write = wrong
+        spool._delivery.write = wrong
         for time in range(5):
             spool.put(one(time, **({"Odd": 1} if time == 3 else {"A": 1})))
         self.clock.pass_(1)

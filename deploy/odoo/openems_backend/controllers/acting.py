@@ -12,6 +12,10 @@ class OpenemsException(Exception):
     """Its text is shown to users as it is."""
 
 
+class UserNotFoundOpenemsException(OpenemsException):
+    """Nobody is known by what was asked for: to the backend, a refused login."""
+
+
 def as_manager():
     """The environment of the caller, with all rights. Every route begins with this: a portal user has a session,
     too, and must not act as somebody else."""
@@ -25,7 +29,7 @@ def acting_user(external_uid):
     env = as_manager()
     # An empty one would find every user without an OAuth subject.
     if not isinstance(external_uid, str) or not external_uid.strip():
-        raise OpenemsException("No user is named")
+        raise UserNotFoundOpenemsException("No user is named")
     users = env["res.users"]
     found = users.search([("oauth_uid", "=", external_uid)], limit=2)
     if not found:
@@ -33,7 +37,7 @@ def acting_user(external_uid):
     if not found:
         found = _user_of_session(external_uid)
     if len(found) != 1:
-        raise OpenemsException("User not found")
+        raise UserNotFoundOpenemsException("User not found")
     return found
 
 

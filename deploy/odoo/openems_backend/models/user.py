@@ -22,11 +22,10 @@ class User(models.Model):
         portal = self.env.ref("base.group_portal")
         for vals in vals_list:
             groups = vals.get("groups_id")
-            # The backend writes a plain list of ids, which may be those of another database.
+            # The Java backend writes a plain list of ids, which are those of another database, or an empty one: without
+            # a group a user could read nothing.
             if isinstance(groups, list) and all(isinstance(group, int) for group in groups):
-                known = self.env["res.groups"].browse(groups).exists()
-                # Who creates a user must not make him more than an ordinary one this way.
-                vals["groups_id"] = [(6, 0, (known & portal or portal).ids)]
+                vals["groups_id"] = [(6, 0, portal.ids)]
             if not vals.get("name"):
                 names = [vals.get("firstname"), vals.get("lastname")]
                 vals["name"] = " ".join(name for name in names if name) or vals.get("login")

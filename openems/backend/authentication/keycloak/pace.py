@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 #: Seconds of work after which the rest waits for a later turn.
-LIMIT = 0.015
+LIMIT = 0.008
 
 
 class Pace:

@@ -21,7 +21,8 @@ from openems.backend.authentication.keycloak.pending import unpadded
 
 #: Tells our tokens from Keycloak's; the same number of dots, so that both go to the same service.
 PREFIX = "kc1."
-#: Sessions of one user, and all together; those unused for longest go first.
+#: Sessions of one user, and all together; those go first that never were taken up again (of clients that send their
+#: password each time there are many), then those unused for longest.
 MAX_OF_USER = 20
 MAX_SESSIONS = 50_000
 DAY = 86_400.0
@@ -29,7 +30,7 @@ DAY = 86_400.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS session (
     token BLOB PRIMARY KEY, subject TEXT NOT NULL, session_id TEXT NOT NULL, email TEXT NOT NULL,
-    used REAL NOT NULL, confirmed REAL NOT NULL
+    used REAL NOT NULL, confirmed REAL NOT NULL, resumed INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS session_subject ON session (subject, used);
 CREATE INDEX IF NOT EXISTS session_used ON session (used);
@@ -94,10 +95,12 @@ class StoredSessions:
         run = self._run
         token = f"{PREFIX}{unpadded(self._random_bytes(32))}.x"
         run("DELETE FROM session WHERE used < ?", (now - self._life,))
-        run("INSERT INTO session VALUES (?, ?, ?, ?, ?, ?)", (_key(token), subject, session_id, email, now, now))
+        columns = "token, subject, session_id, email, used, confirmed"
+        values = _key(token), subject, session_id, email, now, now
+        run(f"INSERT INTO session ({columns}) VALUES (?, ?, ?, ?, ?, ?)", values)  # noqa: S608 - a text of this module
         run(
             "DELETE FROM session WHERE token IN "
-            "(SELECT token FROM session WHERE subject = ? ORDER BY used DESC LIMIT -1 OFFSET ?)",
+            "(SELECT token FROM session WHERE subject = ? ORDER BY resumed DESC, used DESC LIMIT -1 OFFSET ?)",
             (subject, MAX_OF_USER),
         )
         run(
@@ -115,7 +118,7 @@ class StoredSessions:
         return Stored(*row)
 
     def used(self, token: str, now: float, *, confirmed: bool) -> None:
-        self._run("UPDATE session SET used = ? WHERE token = ?", (now, _key(token)))
+        self._run("UPDATE session SET used = ?, resumed = 1 WHERE token = ?", (now, _key(token)))
         if confirmed:
             self._run("UPDATE session SET confirmed = ? WHERE token = ?", (now, _key(token)))
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -134,12 +134,10 @@ class OdooLogins:
 
     async def logout(self, token: str) -> None:
         """The session ends in Odoo, too. An unknown token is no error."""
-        remembered = self._remembered.pop(self._digest(token), None)
-        if not is_session_id(token):
-            return
-        await self._rpc.destroy(token)
-        if remembered is not None:
-            self._users.forget(remembered.authenticated.login)
+        self._remembered.pop(self._digest(token), None)
+        # What is known of the user stays: he may be logged in elsewhere.
+        if is_session_id(token):
+            await self._rpc.destroy(token)
 
     async def _authenticated(self, session: Session) -> Authenticated:
         known = await self._users.by_session(session)
@@ -163,7 +161,7 @@ class OdooLogins:
         self._in_a_row += 1
         if self._in_a_row % RENEW_AFTER == 0:
             done = Deferred.fromCoroutine(self._rpc.renew())
-            done.addErrback(lambda failure: failure.trap(OpenemsError))
+            done.addErrback(lambda failure: failure.trap(OpenemsError, CancelledError))
 
     def _refusal(self) -> OpenemsError:
         self.refused += 1

@@ -14,6 +14,8 @@ from typing import Any
 
 from msgspec import Raw
 from msgspec.structs import replace
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.client import Agent
 from zope.interface import implementer
@@ -47,7 +49,7 @@ from openems.backend.metadata.odoo.settings import OdooSettings
 from openems.backend.metadata.odoo.users import Users
 from openems.backend.metadata.odoo.writer import STATEMENT_SECONDS, StatusWriter
 from openems.backend.models import Edge, MailRecipient, PageRequest, SetupProtocolCoreInfo, User, UserAlertingSettings
-from openems.common.errors import generic
+from openems.common.errors import OpenemsError, generic
 from openems.common.role import Language, Role
 from openems.postgres.pool import Pool
 
@@ -56,6 +58,8 @@ ID = "metadata0"
 MAX_QUEUE = 1_000
 #: Seconds a stop may take for what still waits to be written.
 STOP_SECONDS = 3.0
+#: Seconds between two looks at an Odoo that is away.
+WATCH = 15.0
 
 
 @implementer(IMetadata, IUserRegistry, IMailer, IMailDirectory, IDebugLoggable)
@@ -83,6 +87,7 @@ class OdooMetadata:
         self.logins_checked = True
         self._events = events
         self._reactor = reactor
+        self._watch: LoopingCall | None = None
         self.pool = pool or Pool(
             ID,
             host=settings.pg_host,
@@ -182,10 +187,25 @@ class OdooMetadata:
         await self.pool.start()
         self._configurations.start()
         self.writer.start()
+        self._watch = LoopingCall(self._look_at_odoo)
+        self._watch.clock = self._reactor
+        watching = self._watch.start(WATCH)
+        watching.addErrback(lambda failure: self._log.failure("looking at Odoo failed", failure))
         await self.reader.start()
+
+    def _look_at_odoo(self) -> Deferred[None]:
+        """At the start, and while it is away: so that it is known when it is back, also if nobody asks for anything."""
+        first = self.users.addon_answers is None
+        if not first and self.rpc.down is None:
+            return succeed(None)
+        probing: Deferred[None] = Deferred.fromCoroutine(self.users.try_addon() if first else self.rpc.probe())
+        # The client has said it already.
+        return probing.addErrback(lambda failure: None if failure.check(OpenemsError, CancelledError) else failure)
 
     async def stop(self) -> None:
         """What waits is tried once more."""
+        if self._watch is not None and self._watch.running:
+            self._watch.stop()
         await self.reader.stop()
         self.configs.stop()
         await self._configurations.stop()

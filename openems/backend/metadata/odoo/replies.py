@@ -98,6 +98,8 @@ def result_of(reply: dict[str, Any], route: str) -> Any:
         raise SessionExpired()
     if error.code == 404:
         raise RouteMissing(route)
+    if name.endswith("UserNotFoundOpenemsException"):
+        raise Refused()
     if name.endswith("OpenemsException"):
         raise Said(short(message, MAX_TEXT))
     if name.startswith("psycopg2."):

@@ -92,8 +92,12 @@ class OdooRpc:
         self._pause = FIRST_PAUSE
         self._not_before = 0.0
         self._logged_at = -LOG_EVERY
+        self._running: set[Deferred[Any]] = set()
 
     async def close(self) -> None:
+        """What runs is given up."""
+        for work in tuple(self._running):
+            work.cancel()
         await self.exchange.close()
 
     # --- the web interface
@@ -124,6 +128,10 @@ class OdooRpc:
             await self._within(self._web(DESTROY, {}, session), WEB_SECONDS)
         except SessionExpired:
             pass
+
+    async def probe(self) -> None:
+        """Whether Odoo answers the administrator; ``down`` tells afterwards."""
+        await self._within(self._as_admin(lambda session: self._web(SESSION_INFO, {}, session)), WEB_SECONDS)
 
     async def renew(self) -> None:
         """A new login of the administrator: to Odoo, one success more from this machine."""
@@ -177,9 +185,8 @@ class OdooRpc:
         if self._reactor.seconds() < self._not_before:
             raise OdooUnavailable(f"Odoo refused login and password of {self._login}", sent=False)
         # Who began it may give up, so it has an end of its own.
-        login = Deferred.fromCoroutine(self._log_in(self._login, self._password))
         try:
-            session = await login.addTimeout(WEB_SECONDS, self._reactor)
+            session = await self._limited(self._log_in(self._login, self._password), WEB_SECONDS)
         except Refused:
             self._not_before = self._reactor.seconds() + self._pause
             self._pause = min(LAST_PAUSE, self._pause * 2)
@@ -188,6 +195,7 @@ class OdooRpc:
             raise self._gone("no answer to the login of the administrator") from None
         self.logins += 1
         self._pause = FIRST_PAUSE
+        self._not_before = 0.0
         self._session = session.id
         return session.id
 
@@ -259,24 +267,33 @@ class OdooRpc:
             if e.kind == "redirect":
                 raise _Redirected() from None
             raise self._gone(str(e), sent=e.sent) from None
-        if self.down is not None:
+        if self.down is not None and self._reactor.seconds() >= self._not_before:
             self._log.info("Odoo answers again")
             self.down = None
             self._logged_at = -LOG_EVERY
         return reply
 
     async def _within(self, work: Awaitable[T], timeout: float) -> T:
-        async def run() -> T:
-            return await work
-
         try:
-            return await Deferred.fromCoroutine(run()).addTimeout(timeout, self._reactor)
+            return await self._limited(work, timeout)
         except DeferredTimeout:
             raise self._gone(f"no answer within {timeout:.0f} s") from None
         except CancelledError:
             raise
         except _Redirected:
             raise OdooError("Odoo sends the request elsewhere") from None
+
+    async def _limited(self, work: Awaitable[T], timeout: float) -> T:
+        async def run() -> T:
+            return await work
+
+        running: Deferred[Any] = Deferred.fromCoroutine(run()).addTimeout(timeout, self._reactor)
+        self._running.add(running)
+        try:
+            result: T = await running
+            return result
+        finally:
+            self._running.discard(running)
 
     def _gone(self, reason: str, *, sent: bool = True) -> OdooUnavailable:
         self.failures += 1

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from openems.backend.metadata.odoo.known import Known, parse_user
@@ -26,7 +26,6 @@ from openems.backend.metadata.odoo.replies import (
     OdooUnavailable,
     Refused,
     RouteMissing,
-    Said,
     many2one,
     text_of,
 )
@@ -126,19 +125,17 @@ class Users:
     async def _ask(self, external_id: str) -> Known:
         if not external_id.strip():
             raise Refused()
-        if self.addon_answers is None:
-            await self._try_addon()
+        await self.try_addon()
         if not self.addon_answers:
             return await self._completed(await self._read_user(external_id))
-        try:
-            answer = await self._rpc.call(INFO, {"external_uid": external_id})
-        except Said:
-            raise Refused() from None
+        answer = await self._rpc.call(INFO, {"external_uid": external_id})
         known = parse_user(external_id, answer.get("user") if isinstance(answer, dict) else None, self._now())
         return await self._completed(known)
 
-    async def _try_addon(self) -> None:
-        """Whom would it answer about, asked about nobody?"""
+    async def try_addon(self) -> None:
+        """Whom would it answer about, asked about nobody? Once."""
+        if self.addon_answers is not None:
+            return
         try:
             answer = await self._rpc.call(INFO, {"external_uid": f"nobody-{secrets.token_hex(12)}"})
         except OdooUnavailable:
@@ -334,5 +331,5 @@ class Users:
         if failure.check(Refused):
             # He is not there any more, or may not log in.
             self.forget(login)
-        elif not failure.check(OpenemsError, TooMany):
+        elif not failure.check(OpenemsError, TooMany, CancelledError):
             self._log.failure("roles could not be renewed", failure)

@@ -1,10 +1,9 @@
 """Reading everything out of a measurement, in InfluxQL (timedata.md 6).
 
-A database of this kind knows edges by their number only; a reader gets them under the names ``edge<number>``, and may ask
-under any other name with that number.
+A database of this kind knows edges by their number only; a reader gets them under the names ``edge<number>``, and may
+ask under any other name with that number. Texts are mostly not there (timedata.md 5.4).
 """
 
-# ruff: noqa: S608 - everything that is put into these texts is quoted
 from __future__ import annotations
 
 from typing import Any

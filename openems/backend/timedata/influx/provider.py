@@ -15,6 +15,7 @@ from openems.backend.models import History
 from openems.backend.timedata.influx import reader
 from openems.backend.timedata.influx.client import Client, InfluxError
 from openems.backend.timedata.influx.database import INFLUX_QL, Reader, deliver, explained
+from openems.backend.timedata.influx.export import InfluxExport
 from openems.backend.timedata.influx.lineprotocol import Conflict, Encoder, FieldType, tag_value
 from openems.backend.timedata.influx.period import Period
 from openems.backend.timedata.influx.repeated import Repeated
@@ -93,6 +94,7 @@ class InfluxTimedata:
         self._table = Table(database, policy, measurement, tag)
         self._client = Client(url, org, api_key, reactor=reactor, slots=pool_size, agent=agent)
         self._reader = Reader(id, self._client, query_language, seconds=reactor.seconds)
+        self.export = InfluxExport(self._client, self._table)
         self._encoder = Encoder(measurement, tag)
         self._plausibility = Plausibility(channels=channels or ChannelFilter(), max_channels=max_channels)
         self._owners = Owners()

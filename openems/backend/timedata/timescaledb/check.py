@@ -54,7 +54,10 @@ async def _findings(provider: TimescaledbTimedata, pool: Pool) -> AsyncIterator[
     )
     async for finding in _rights(provider, pool):
         yield finding
-    there = await migrations.known(pool)
+    try:
+        there = await migrations.known(pool, provider.schema)
+    except migrations.SchemaTrouble:
+        return  # told among the rights
     if there is None:
         hint = "another backend must write it" if provider.read_only else "they are made when the backend starts"
         yield Finding("error" if provider.read_only else "warning", "there are no tables yet", hint)

@@ -58,13 +58,21 @@ async def flavour(pool: Pool, *, timeout: float = 10.0) -> str:
     return APACHE if licence == "apache" else TSL
 
 
-async def known(pool: Pool, *, timeout: float = 10.0) -> Schema | None:
-    """What is there already; None for a database without history."""
-    [(exists, server)] = await pool.query(
-        "SELECT to_regclass('ts_schema') IS NOT NULL, current_setting('server_version')",
+async def known(pool: Pool, schema: str = "public", *, timeout: float = 10.0) -> Schema | None:
+    """What is there already; None for a database without history. Raises :class:`SchemaTrouble` where the sessions do
+    not see the schema, which then would be another."""
+    [(current, exists, server)] = await pool.query(
+        "SELECT current_schema(), to_regclass(format('%I.ts_schema', current_schema())) IS NOT NULL,"
+        " current_setting('server_version')",
         timeout=timeout,
         repeatable=True,
     )
+    if current != schema:
+        user = pool.server.user
+        raise SchemaTrouble(
+            f'{user} sees no schema "{schema}": CREATE SCHEMA {schema} AUTHORIZATION {user},'
+            f" or GRANT USAGE ON SCHEMA {schema} TO {user}"
+        )
     if not exists:
         return None
     rows = await pool.query("SELECT version, flavour FROM ts_schema ORDER BY version", timeout=timeout, repeatable=True)
@@ -74,13 +82,13 @@ async def known(pool: Pool, *, timeout: float = 10.0) -> Schema | None:
     return Schema(rows[-1][0], await flavour(pool, timeout=timeout), made != PLAIN, server)
 
 
-async def migrate(pool: Pool, wanted: str = "auto", *, timeout: float = 120.0) -> Schema:
+async def migrate(pool: Pool, wanted: str = "auto", schema: str = "public", *, timeout: float = 120.0) -> Schema:
     """Brings the tables to what this program needs. ``wanted``: auto, or a flavour to use instead of the best.
 
     Raises :class:`SchemaTrouble`, and what the pool raises.
     """
     newest = max(files("plain"))
-    there = await known(pool)
+    there = await known(pool, schema)
     if there is not None:
         _check(there, newest)
         if there.version == newest:
@@ -101,7 +109,7 @@ async def migrate(pool: Pool, wanted: str = "auto", *, timeout: float = 120.0) -
 
     found = await flavour(pool)
     await pool.transaction(work, timeout=timeout)
-    there = await known(pool)
+    there = await known(pool, schema)
     if there is None:
         raise SchemaTrouble("the tables are not where they were made: is search_path changed for this user?")
     _check(there, newest)
@@ -115,9 +123,9 @@ def _check(there: Schema, newest: int) -> None:
         raise SchemaTrouble("the tables are TimescaleDB's, but its extension is gone")
 
 
-async def require(pool: Pool) -> Schema:
+async def require(pool: Pool, schema: str = "public") -> Schema:
     """The tables as they are, for a reader that may not make them. Raises :class:`SchemaTrouble`."""
-    there = await known(pool)
+    there = await known(pool, schema)
     if there is None:
         raise SchemaTrouble("there is no history in this database yet, and isReadOnly forbids to begin one")
     _check(there, max(files("plain")))

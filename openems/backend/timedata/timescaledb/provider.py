@@ -189,7 +189,7 @@ class TimescaledbTimedata:
             if self.read_only:
                 if self.pool.down is not None:
                     raise Unavailable(self.pool.down)
-                self._tables = await migrations.require(self.pool)
+                self._tables = await migrations.require(self.pool, self.schema)
             else:
                 await self.write_pool.start()
                 await self._open_for_writing()
@@ -220,7 +220,7 @@ class TimescaledbTimedata:
             self._timer = self._reactor.callLater(ROUND_EVERY, self._again)
 
     async def _open_for_writing(self) -> None:
-        tables = await migrations.migrate(self.write_pool, self._flavour)
+        tables = await migrations.migrate(self.write_pool, self._flavour, self.schema)
         partitions = None if tables.hypertables else Partitions(self.write_pool)
         maintenance = Maintenance(
             self.id,

@@ -98,7 +98,7 @@ class Addon(OdooCase):
         """A1: an empty one would find the administrator."""
         await self.begin(real("odoo"))
         for nobody in (None, "", " ", "nobody", False, 7, "f" * 40):
-            await self.refused(self.info(nobody), 1)
+            await self.refused(self.info(nobody), 1003)
         await self.refused(self.metadata.get_user_by_external_id("nobody"), 1003)
         await self.refused(self.metadata.get_user_by_external_id(""), 1003)
         self.assertTrue(self.metadata.users.addon_answers)

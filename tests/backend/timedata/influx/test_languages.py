@@ -135,3 +135,30 @@ class RunTests(SynchronousTestCase):
 
 def _bounds(statement: Any) -> tuple[int, int, int]:
     return statement.begin, statement.end, statement.origin
+
+
+class ColumnsTests(SynchronousTestCase):
+    """The quick way through an answer says what the careful one says."""
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.integers(0, 2),
+                st.sampled_from(["double", "long", "string", "boolean"]),
+                st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["1", "2", "", "true"])), max_size=4),
+            ),
+            max_size=5,
+        )
+    )
+    def test_both_ways(self, tables: list[tuple[int, str, list[tuple[int, str]]]]) -> None:
+        body = ""
+        for number, (result, type_, rows) in enumerate(tables):
+            body += CSV.format(type=type_)
+            for second, value in rows:
+                if type_ in ("double", "long") and value == "true":
+                    value = "7"
+                body += f",{result},{number},2023-11-14T22:13:2{second}Z,{value},a0/F{number % 3}\r\n"
+            body += "\r\n"
+        quick = flux.answers(body.encode(), 3)
+        careful = flux.answers((body + CSV.format(type="string") + ',0,99,2023-11-14T22:13:20Z,"",x\r\n').encode(), 3)
+        self.assertEqual(careful, quick)

@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
-from openems.backend.timedata import spool
+from openems.backend.timedata import spoolretry
 from openems.backend.timedata.plausibility import ChannelFilter
 from openems.backend.timedata.timescaledb import migrations, rollup
 from openems.backend.timedata.timescaledb import provider as module
@@ -144,6 +144,20 @@ class TableTests(ProviderCase):
         self.assertEqual([(1,)], self.sql("SELECT count(*) FROM history.ts_num"))
         self.assertEqual(
             [1], (await self.means(provider, "edge7", day("2026-06-01"), day("2026-06-02"), "m0/A"))["m0/A"][:1]
+        )
+
+    async def test_a_schema_that_is_not_there_is_no_other(self) -> None:
+        """Tables of another provider in the same database are not taken for ours."""
+        first = await self.provider()
+        second = await self.provider(schema="history")
+        self.assertIsNone(first.trouble)
+        self.assertIn("CREATE SCHEMA history", second.trouble or "")
+        self.sql("CREATE SCHEMA history")
+        third = await self.provider(schema="history")
+        self.assertIsNone(third.trouble)
+        self.assertEqual(
+            [("history",), ("public",)],
+            self.sql("SELECT schemaname FROM pg_tables WHERE tablename = 'ts_edge' ORDER BY 1"),
         )
 
     async def test_files_are_numbered_without_gaps(self) -> None:
@@ -287,7 +301,7 @@ class TroubleTests(ProviderCase):
 
     async def test_rights_that_come_later_and_go_again(self) -> None:
         """Values wait meanwhile; nothing is lost, nothing must be started anew."""
-        self.patch(spool, "MAX_RETRY", 0.2)
+        self.patch(spoolretry, "MAX_RETRY", 0.2)
         writer = await self.provider()
         await writer.stop()
         user = role(self, self.server, "reader")
@@ -359,7 +373,7 @@ class OutageTests(ProviderCase):
     async def _outage(self, service: str, number: int) -> None:
         self.server = fresh(service)
         self.addCleanup(self.server.stop)
-        self.patch(spool, "MAX_RETRY", 0.5)
+        self.patch(spoolretry, "MAX_RETRY", 0.5)
         self.patch(pool_module, "LAST_RETRY", 0.5)
         run_sql(self.server, "CREATE DATABASE history")
         self.name = "history"
@@ -400,7 +414,7 @@ class OutageTests(ProviderCase):
     async def test_t079_restarted_five_times(self) -> None:
         self.server = fresh("postgresql")
         self.addCleanup(self.server.stop)
-        self.patch(spool, "MAX_RETRY", 0.5)
+        self.patch(spoolretry, "MAX_RETRY", 0.5)
         self.patch(pool_module, "LAST_RETRY", 0.5)
         run_sql(self.server, "CREATE DATABASE history")
         self.name = "history"
