@@ -16,7 +16,7 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from openems.backend.authentication.keycloak.jwks import Jwks
@@ -142,18 +142,27 @@ async def _at_once(texts: list[str], tokens: Tokens) -> tuple[float, float, floa
     heart = LoopingCall(beat)
     heart.start(BEAT)
     begun = time.perf_counter()
-    arrived: list[Deferred[Any]] = []
+    arrived, verified = 0, 0
+    done: Deferred[None] = Deferred()
+
+    def ended(_: Any) -> None:
+        nonlocal verified
+        verified += 1
+        if verified == len(texts):
+            done.callback(None)
 
     def arrive() -> None:
         # As sockets bring them: some with each turn of the reactor.
-        for text in texts[len(arrived) : len(arrived) + 100]:
-            arrived.append(Deferred.fromCoroutine(tokens.access_token(text)))
-        if len(arrived) == len(texts):
+        nonlocal arrived
+        for text in texts[arrived : arrived + 100]:
+            Deferred.fromCoroutine(tokens.access_token(text)).addCallbacks(ended, done.errback)
+        arrived += 100
+        if arrived >= len(texts):
             arriving.stop()
 
     arriving = LoopingCall(arrive)
-    await arriving.start(0)
-    await gatherResults(arrived)
+    arriving.start(0)
+    await done
     seconds = time.perf_counter() - begun
     heart.stop()
     return longest, most, seconds

@@ -17,7 +17,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
 from twisted.internet.stdio import StandardIO
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger, globalLogBeginner, textFileLogObserver
+from twisted.logger import (
+    FileLogObserver,
+    FilteringLogObserver,
+    Logger,
+    LogLevel,
+    LogLevelFilterPredicate,
+    formatEvent,
+    globalLogBeginner,
+)
 
 from openems.application.descriptors import raise_limit
 from openems.application.service import steady
@@ -127,8 +135,19 @@ class EdgeProcess:
         ended.addBoth(lambda _: self._reactor.stop())
 
 
+def _line(event: Any) -> str:
+    """``level text``: time and origin are added by the parent. A traceback is several lines."""
+    text = formatEvent(event)
+    if "log_failure" in event:
+        text += "\n" + event["log_failure"].getTraceback().rstrip()
+    level = getattr(event.get("log_level"), "name", "info")
+    return "".join(f"{level} {part}\n" for part in text.splitlines()) if text else ""
+
+
 def main() -> None:
-    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stderr)], redirectStandardIO=False)
+    lines = FileLogObserver(sys.stderr, _line)
+    wanted = FilteringLogObserver(lines, [LogLevelFilterPredicate(defaultLogLevel=LogLevel.info)])
+    globalLogBeginner.beginLoggingTo([wanted], redirectStandardIO=False)
     from twisted.internet import reactor
 
     steady(reactor)

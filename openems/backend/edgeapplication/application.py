@@ -9,8 +9,8 @@ Rules
 - With ``keep_edges`` a lost manager leaves the edges where they are. What they send waits in the outbox; what they ask
   is answered with 4004 at once.
 - A slow manager slows the edges down: who brings more while too much waits is not read from, and at last nobody is.
-- The manager hears of the edges (``connectedEdges``) as soon as it is there, before anything that waited, and then
-  within a second of every change.
+- The manager hears of the edges (``connectedEdges``) as soon as it is there, before anything that waited, then of every
+  change: at once, before the edge's first message, unless it was told within the last second; then a second later.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from openems.websocket.peer import Connection
 from openems.websocket.proxies import TrustedProxies
 from openems.websocket.server import MAX_MESSAGE_SIZE, WebSocketServer
 
-#: Seconds between two looks whether the list of edges changed.
+#: Seconds between two lists of edges, at least, and between two looks whether one is due.
 LIST_INTERVAL = 1.0
 #: Seconds until a port that could not be opened is tried again.
 LISTEN_AGAIN = 5.0
@@ -93,6 +93,7 @@ class EdgeApplication:
         self._keep_edges = keep_edges
         self._longest = max_message_size
         self._met_manager = False
+        self._told_at = float("-inf")
         self._stopping = False
         self._changing: Deferred[None] | None = None
         self._again: Any = None
@@ -256,7 +257,6 @@ class EdgeApplication:
         self.manager = endpoint
         if self.fleet.edges:
             # Before anything that waited: a manager may take nothing of an edge that it was not told of.
-            self.fleet.changed = False
             endpoint.connection.send(self._list())
         self.outbox.opened(endpoint.connection.send)
         self._evaluate()
@@ -284,12 +284,18 @@ class EdgeApplication:
         if not len(self.outbox) and self._emptied is not None and not self._emptied.called:
             self._emptied.callback(None)
 
+    def edge_opened(self, endpoint: EdgeEndpoint) -> None:
+        self.fleet.add(endpoint)
+        if self.reactor.seconds() - self._told_at >= LIST_INTERVAL:
+            self._tell_edges()
+
     def _tell_edges(self) -> None:
         if self.fleet.changed and self.manager is not None and not self.outbox.list_waits:
-            self.fleet.changed = False
             self.outbox.put(ConnectedEdges(self._list()))
 
     def _list(self) -> bytes:
+        self.fleet.changed = False
+        self._told_at = self.reactor.seconds()
         # There are no threads; the names are those that a manager knows.
         metrics = {
             "PoolSize": 1,

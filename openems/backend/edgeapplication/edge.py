@@ -44,7 +44,7 @@ class EdgeEndpoint:
             raise Refused
         self.edge_id = edge_id
         self._head = wrapping.head(edge_id)
-        application.fleet.add(self)
+        application.edge_opened(self)
 
     def received(self, text: bytes) -> bool:
         # The hot path: one check, one concatenation.

@@ -4,7 +4,7 @@ Each has its own listening socket (SO_REUSEPORT): the kernel spreads new connect
 only its own edges along, which come back through the others. State stays with its one owner, the backend.
 
 Between the two: the first line on the child's stdin is its :class:`Settings`; the child writes its
-:class:`~openems.backend.edgeapplication.counters.Status` as lines to stdout, log lines to stderr. The end of stdin is
+:class:`~openems.backend.edgeapplication.counters.Status` as lines to stdout, log lines (``level text``) to stderr. The end of stdin is
 the child's sign to end, so that none outlives its parent.
 """
 
@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -41,6 +41,7 @@ READY_PATIENCE = 20.0
 #: Log lines of a child that are passed on in one LOG_INTERVAL; the rest is counted.
 LOG_LINES, LOG_INTERVAL = 50, 10.0
 MAX_LINE = 64 * 1024
+_LEVELS = {level.name: level for level in LogLevel.iterconstants()}
 
 
 class Settings(msgspec.Struct):
@@ -139,7 +140,11 @@ class Child(ProcessProtocol):
         for line in lines:
             self._lines += 1
             if self._lines <= LOG_LINES:
-                self._log.info("{id}: {line}", id=self.settings.id, line=short(line.decode("utf-8", "replace"), 1000))
+                level, _, text = line.decode("utf-8", "replace").partition(" ")
+                if level not in _LEVELS:
+                    # Not of its log: the interpreter itself has something to say.
+                    level, text = "warn", f"{level} {text}"
+                self._log.emit(_LEVELS[level], "{id}: {text}", id=self.settings.id, text=short(text, 1000))
 
     def processEnded(self, reason: Failure) -> None:
         self.running = False

@@ -89,14 +89,15 @@ def is_unicode(text: str) -> bool:
 
 
 class Channels:
-    """What is known of one edge: channels that may be stored, and those sent as ``timestampedData``."""
+    """What is known of one edge: channels that may be stored, those sent as ``timestampedData``, and both at once."""
 
-    __slots__ = ("known", "refused", "timestamped")
+    __slots__ = ("known", "refused", "settled", "timestamped")
 
     def __init__(self) -> None:
         self.known: set[str] = set()
         self.refused: dict[str, str] = {}
         self.timestamped: set[str] = set()
+        self.settled: set[str] = set()
 
 
 class Plausibility:
@@ -146,6 +147,11 @@ class Plausibility:
                     self._drop("time", edge_id, next(iter(row)), len(row))
                 continue
             if kind is DataKind.TIMESTAMPED:
+                # The usual row: channels known to be sent like this, plain numbers. What is no number compares false.
+                if edge.settled.issuperset(row) and _PLAIN.issuperset(map(type, row.values())):
+                    if row and sum(map(abs, row.values())) < HUGE:  # type: ignore[arg-type]
+                        result[time] = row
+                        continue
                 if not edge.timestamped.issuperset(row) and len(edge.timestamped) < self._max_channels:
                     edge.timestamped.update(row)
             elif kind is DataKind.AGGREGATED and edge.timestamped:
@@ -154,11 +160,12 @@ class Plausibility:
             good = self._row(edge_id, edge, row)
             if good:
                 result[time] = good
+                if kind is DataKind.TIMESTAMPED:
+                    edge.settled |= good.keys() & edge.timestamped
         return result
 
     def _row(self, edge_id: str, edge: Channels, row: Row) -> Row:
         known = edge.known
-        # The usual row: known channels, plain numbers. What is not a number compares false.
         if known.issuperset(row) and _PLAIN.issuperset(map(type, row.values())):
             if sum(map(abs, row.values())) < HUGE:  # type: ignore[arg-type]
                 return row

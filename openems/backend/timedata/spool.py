@@ -157,7 +157,8 @@ class Spool:
 
     def put(self, item: Item) -> bool:
         """Takes it; False (and counted) where there is no room. Never waits."""
-        size = size_of(item)
+        rows = item[2]
+        size = len(next(iter(rows.values()))) if len(rows) == 1 else size_of(item)
         if not size:
             return True
         if self._stopping or (self._fresh_values and self._fresh_values + self._moving + size > self._memory_values):

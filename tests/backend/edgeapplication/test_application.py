@@ -303,6 +303,18 @@ class Lists(SynchronousTestCase):
         world.tick()
         self.assertEqual(world.up()[0]["params"]["edgeIds"], [])
 
+    def test_at_once_before_the_first_message(self) -> None:
+        """A manager may drop what comes from an edge it was not told of; many edges at once are told of together."""
+        world = World({f"key{n}": f"edge{n}" for n in range(100)})
+        world.reactor.advance(10)
+        world.edge("key0", told=True).receive(data(1))
+        self.assertEqual([m["method"] for m in world.up()], ["connectedEdges", "edgeRpc"])
+        for number in range(1, 100):
+            world.edge(f"key{number}", told=True)
+        self.assertEqual(world.up(), [])
+        world.tick()
+        self.assertEqual(len(world.up()[0]["params"]["edgeIds"]), 100)
+
     def test_at_once_after_a_reconnect(self) -> None:
         world = World()
         edge = world.edge()

@@ -151,8 +151,15 @@ class Watching(SynchronousTestCase):
 
     def test_lines_are_limited(self) -> None:
         lines: list[Any] = []
-        self.patch(Child, "_log", type("Log", (), {"info": lambda _, text, **more: lines.append(more)})())
-        self.child.errReceived(b"line\n" * 1000)
+        self.patch(
+            Child, "_log", type("Log", (), {"emit": lambda _, level, text, **more: lines.append((level, more))})()
+        )
+        self.child.errReceived(b"error that went wrong\nTraceback of the interpreter\n")
+        self.assertEqual(
+            [(level.name, more["text"]) for level, more in lines],
+            [("error", "that went wrong"), ("warn", "Traceback of the interpreter")],
+        )
+        self.child.errReceived(b"info line\n" * 1000)
         self.assertEqual(len(lines), LOG_LINES)
 
 

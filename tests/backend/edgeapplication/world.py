@@ -52,7 +52,10 @@ class World:
         assert self.manager is not None
         self.manager.receive(notification("updateMetadataCache", {"apikeysToEdgeIds": keys}))
 
-    def edge(self, apikey: str | None = "key0") -> FakeConnection:
+    def edge(self, apikey: str | None = "key0", *, told: bool = False) -> FakeConnection:
+        """One more; the list of edges that goes to the manager by that only if ``told``."""
+        if not told:
+            self.application._told_at = self.reactor.seconds()
         connection = FakeConnection({} if apikey is None else {"apikey": apikey}, self.reactor)
         connection.open(EdgeEndpoint(connection, self.application))
         return connection

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.edge.counters import SAMPLE
+from openems.common.jsonrpc import new_id
 from tests.backend.edge.world import START
 from tests.backend.metrics.world import MetricsWorld
 
@@ -95,10 +96,9 @@ class TestFleet(SynchronousTestCase):
 
     def test_what_edges_ask(self) -> None:
         connection = self.world.direct("key0")
-        for number, method in enumerate(("checkSetupPassword", "invented")):
-            connection.receive(
-                {"jsonrpc": "2.0", "id": str(number), "method": method, "params": {"setupPassword": "x"}}
-            )
+        for method in ("checkSetupPassword", "invented"):
+            params = {"setupPassword": "x"}
+            connection.receive({"jsonrpc": "2.0", "id": new_id(), "method": method, "params": params})
         values = self.world.values()
         asked = f"{P}jsonrpc_requests_total"
         self.assertEqual(values[(asked, "edge", "checkSetupPassword", "denied")], 1)

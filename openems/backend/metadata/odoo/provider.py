@@ -198,9 +198,14 @@ class OdooMetadata:
         first = self.users.addon_answers is None
         if not first and self.rpc.down is None:
             return succeed(None)
-        probing: Deferred[None] = Deferred.fromCoroutine(self.users.try_addon() if first else self.rpc.probe())
-        # The client has said it already.
-        return probing.addErrback(lambda failure: None if failure.check(OpenemsError, CancelledError) else failure)
+        # The client has said already what is wrong.
+        return Deferred.fromCoroutine(self._probe(first))
+
+    async def _probe(self, first: bool) -> None:
+        try:
+            await (self.users.try_addon() if first else self.rpc.probe())
+        except (OpenemsError, CancelledError):
+            pass
 
     async def stop(self) -> None:
         """What waits is tried once more."""

@@ -37,9 +37,17 @@ def script(table: Table, edge: str, statements: Sequence[Statement]) -> str:
     return "\n".join(_stream(table, edge, n, statement) for n, statement in enumerate(statements))
 
 
+def _any(conditions: Sequence[str]) -> str:
+    """In pairs of halves: of a few hundred in one chain the engine says that they are nested too deep."""
+    if len(conditions) <= 8:
+        return " or ".join(conditions)
+    middle = len(conditions) // 2
+    return f"({_any(conditions[:middle])}) or ({_any(conditions[middle:])})"
+
+
 def _stream(table: Table, edge: str, number: int, statement: Statement) -> str:
     kind, begin, end, step = statement.kind, statement.begin, statement.end, statement.step
-    fields = " or ".join(f'r["_field"] == {text(field)}' for field in statement.fields)
+    fields = _any([f'r["_field"] == {text(field)}' for field in statement.fields])
     parts = [
         f"from(bucket: {text(table.bucket)})",
         f"range(start: {instant(begin or 0)}, stop: {instant(end)})",
