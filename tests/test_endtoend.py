@@ -137,7 +137,7 @@ class EndToEnd(TestCase):
         """A day in five minutes, a year in months: the back-filled month is there, and the months add up."""
         yesterday = (datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)).date()
         span = {"timezone": "Europe/Berlin", "fromDate": str(yesterday), "toDate": str(yesterday)}
-        for _ in range(100):
+        for _ in range(300):
             try:
                 day = await ui.edge_rpc(
                     "edge0",

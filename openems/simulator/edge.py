@@ -32,8 +32,8 @@ AGGREGATION_DELAY = 269
 RESEND_WAIT = (300.0, 3900.0)
 #: Milliseconds a value set by a user is held.
 HOLD = 60_000
-#: Rows in one message of back-filled history, messages a cycle.
-BACKFILL_ROWS, BACKFILL_MESSAGES = 288, 5
+#: Rows in one message of back-filled history, a day; messages a cycle.
+BACKFILL_ROWS, BACKFILL_MESSAGES = 288, 4
 LOG_INTERVAL = 5_000
 #: Configurations of the first start: incomplete ones first, within two seconds (reality.md R5).
 BURST, BURST_SECONDS = 13, 2.0
@@ -47,8 +47,9 @@ QUESTIONS: tuple[tuple[float, str, dict[str, Any]], ...] = (
 class SimulatedEdge:
     """State outlives connections; :meth:`endpoint` is the factory for each of them. ``now`` gives epoch ms.
 
-    Edges are spread over the cycle by their number. ``backfill_days`` of history are sent at the first connect, live
-    values begin after them. ``slow`` seconds: a link that takes one message in this time and delays answers by it.
+    Edges are spread over the cycle by their number. ``backfill_days`` of history are sent after the first connect,
+    some days a cycle, beside the live values, whose counters go on where it ends. ``slow`` seconds: a link that takes one message
+    in this time and delays answers by it.
     """
 
     def __init__(
@@ -79,7 +80,14 @@ class SimulatedEdge:
         self._unsent = Unsent()
         self._unable = False
         self._aggregated: list[tuple[int, int, Row]] = []
-        self._backfill = self._history(backfill_days) if backfill_days else None
+        self._backfill: Iterator[tuple[int, Row]] | None = None
+        if backfill_days:
+            # A household steps forward only: this one goes through the history now, another sends it bit by bit.
+            times = _grid(now(), backfill_days)
+            for time in times:
+                self.household.step(time)
+            past = Household(seed, number)
+            self._backfill = ((time, past.step(time)) for time in times)
         self._connects = 0
         self._slow_until = 0
         self._sent: dict[str, Value] = {}
@@ -149,9 +157,8 @@ class SimulatedEdge:
 
     def _run(self) -> None:
         now = self._now()
-        if self._backfill is not None:
-            if self.connection is None or self._send_history():
-                return
+        if self._backfill is not None and self.connection is not None:
+            self._send_history(self._backfill)
         time = now - now % self._cycle_ms
         values = self._measure(time, now)
         self._last = values
@@ -211,25 +218,13 @@ class SimulatedEdge:
         ):
             self._unsent.clear()
 
-    # --- history before the live values
-
-    def _history(self, days: float) -> Iterator[tuple[int, Row]]:
-        """The household steps forward only, its counters know no way back: live values must wait for the end."""
-        end = self._now()
-        begin = end - round(days * 86_400_000)
-        for time in range(begin - begin % AGGREGATION + AGGREGATION, end, AGGREGATION):
-            yield time, self.household.step(time)
-
-    def _send_history(self) -> bool:
-        """True while there is more."""
-        assert self._backfill is not None  # noqa: S101
+    def _send_history(self, rows: Iterator[tuple[int, Row]]) -> None:
         for _ in range(BACKFILL_MESSAGES):
-            rows = dict(islice(self._backfill, BACKFILL_ROWS))
-            if not rows:
+            part = dict(islice(rows, BACKFILL_ROWS))
+            if not part:
                 self._backfill = None
-                return False
-            self._notify("resendData", {str(time): row for time, row in rows.items()})
-        return True
+                return
+            self._notify("resendData", {str(time): row for time, row in part.items()})
 
     # --- system log
 
@@ -286,6 +281,12 @@ class SimulatedEdge:
         change(*args, self._now())
         self._full_due = 0
         self._notify("edgeConfig", self.configuration.json())
+
+
+def _grid(end: int, days: float) -> range:
+    """Each five minutes of so many days before ``end``."""
+    begin = end - round(days * 86_400_000)
+    return range(begin - begin % AGGREGATION + AGGREGATION, end, AGGREGATION)
 
 
 _NOT_SENT = object()

@@ -149,10 +149,17 @@ class Simulated(SynchronousTestCase):
         self.assertEqual(row[counter], max(seen))
 
     def test_backfill(self) -> None:
+        """Day by day beside the live values, whose counters go on where it ends."""
         connection = self.connect(self.edge(backfill_days=2))
-        self.seconds(2)
-        times = [int(t) for m in connection.take() if m["method"] == "resendData" for t in m["params"]]
-        self.assertEqual(times, list(range(START - 2 * 86_400_000 + 300_000, START + 1, 300_000)))
+        self.seconds(5)
+        sent = connection.take()
+        history = {int(t): row for m in sent if m["method"] == "resendData" for t, row in m["params"].items()}
+        self.assertEqual(list(history), list(range(START - 2 * 86_400_000 + 300_000, START, 300_000)))
+        counter = "_sum/ConsumptionActiveEnergy"
+        counters = [row[counter] for row in history.values()]
+        live = next(row for m in sent if m["method"] == "timestampedData" for row in m["params"].values())
+        self.assertEqual(counters, sorted(counters))
+        self.assertTrue(0 <= live[counter] - counters[-1] < 1000)
 
     def test_a_change_is_in_the_next_configuration(self) -> None:
         connection = self.connect(self.edge())

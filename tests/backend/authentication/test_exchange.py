@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -229,6 +229,23 @@ class OverTcp(TestCase):
             self.factory.answer = http(b"{}", "201 Created", "lOcAtIoN: here\r\n")
             reply = await self.exchange.request("POST", self.url, json={})
             self.assertEqual((reply.status, reply.headers["location"]), (201, "here"))
+
+        return self.run_(test())
+
+    def test_close_ends_what_is_under_way(self) -> Deferred[None]:
+        async def test() -> None:
+            self.factory.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"
+            waiting = self.run_(self.exchange.request("POST", self.url, form={}))
+            await deferLater(reactor, 0.1)
+            await self.exchange.close()
+            try:
+                await waiting
+            except (CancelledError, ExchangeError):
+                pass
+            else:
+                self.fail("a reply after the end")
+            await self.fails("connection")
+            self.assertEqual(len(self.factory.requests), 1)
 
         return self.run_(test())
 

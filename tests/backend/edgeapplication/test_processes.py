@@ -152,7 +152,7 @@ class Watching(SynchronousTestCase):
     def test_lines_are_limited(self) -> None:
         lines: list[Any] = []
         self.patch(
-            Child, "_log", type("Log", (), {"emit": lambda _, level, text, **more: lines.append((level, more))})()
+            Child, "_log", type("Log", (), {"emit": lambda _, level, template, **more: lines.append((level, more))})()
         )
         self.child.errReceived(b"error that went wrong\nTraceback of the interpreter\n")
         self.assertEqual(

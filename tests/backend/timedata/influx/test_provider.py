@@ -314,6 +314,8 @@ class Influxdb2InfluxQlTests(InfluxTests, TestCase):
         self.patch(Client, "influxql", no_mapping)
         self.assertEqual({"a0/B": [1, None]}, await self.data(provider, "a0/B"))
         self.assertEqual(FLUX, provider._reader.language)
+        self.assertTrue(await provider.check())
+        self.assertIsNone(provider.problem)
         self.assertEqual(1, sum("Flux is used from now on" in line for line in self.lines))
 
     async def test_no_query_text_reaches_a_client(self) -> None:
