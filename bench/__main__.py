@@ -422,7 +422,7 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], dict[str, Any]], dict[str, Any]]
     "metrics": (metrics, {"edges": 10_000, "rounds": 20}),
     "b2b-rest": (b2b_rest, {"seconds": 4.0}),
     "tokens": (tokens, {"messages": 5000, "rounds": 5}),
-    "postgres-write": (postgres_write, {"messages": 10_000}),
+    "postgres-write": (postgres_write, {"edges": 50, "messages": 10_000}),
     "postgres-ask": (postgres_ask, {"rounds": 5}),
     "b2b-websocket": (b2b_websocket, {"watchers": 200}),
 }

@@ -48,8 +48,8 @@ class SimulatedEdge:
     """State outlives connections; :meth:`endpoint` is the factory for each of them. ``now`` gives epoch ms.
 
     Edges are spread over the cycle by their number. ``backfill_days`` of history are sent after the first connect,
-    some days a cycle, beside the live values, whose counters go on where it ends. ``slow`` seconds: a link that takes one message
-    in this time and delays answers by it.
+    some days a cycle, beside the live values, whose counters go on where it ends. ``slow`` seconds: a link that takes
+    one message in this time and delays answers by it.
     """
 
     def __init__(

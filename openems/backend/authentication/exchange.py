@@ -174,6 +174,8 @@ class Exchange:
         self._allow_plain_http = allow_plain_http
         self._observe = observe
         self._debug = debug
+        self._closed = False
+        self._under_way: set[Deferred[Reply]] = set()
         self._pool: HTTPConnectionPool | None = None
         if agent is None:
             make_pool: Any = _Pool
@@ -187,7 +189,10 @@ class Exchange:
         self._client = treq.client.HTTPClient(agent, cookiejar=nothing, data_to_body_producer=_Bytes)
 
     async def close(self) -> None:
-        """Ends idle connections."""
+        """Ends what is under way and the idle connections; nothing can be asked any more."""
+        self._closed = True
+        for waiting in tuple(self._under_way):
+            waiting.cancel()
         if self._pool is not None:
             await self._pool.closeCachedConnections()
 
@@ -249,7 +254,10 @@ class Exchange:
                 tuple(cookie.decode("latin-1") for cookie in cookies),
             )
 
+        if self._closed:
+            raise self._failed("connection", where, "closed", sent=False)
         waiting = Deferred.fromCoroutine(self.concurrency.run(perform))
+        self._under_way.add(waiting)
         # Whatever the cancelled request says of itself.
         waiting.addTimeout(
             self.timeout if timeout is None else timeout, self._reactor, lambda _, __: Failure(DeferredTimeout())
@@ -269,6 +277,7 @@ class Exchange:
             # Only the kind: texts of the client may hold the request.
             raise self._failed("connection", where, _kind(e)) from None
         finally:
+            self._under_way.discard(waiting)
             if self._observe is not None:
                 self._observe(path or parts.path, status, time_.monotonic() - begun)
         if self._debug:

@@ -4,8 +4,8 @@ Each has its own listening socket (SO_REUSEPORT): the kernel spreads new connect
 only its own edges along, which come back through the others. State stays with its one owner, the backend.
 
 Between the two: the first line on the child's stdin is its :class:`Settings`; the child writes its
-:class:`~openems.backend.edgeapplication.counters.Status` as lines to stdout, log lines (``level text``) to stderr. The end of stdin is
-the child's sign to end, so that none outlives its parent.
+:class:`~openems.backend.edgeapplication.counters.Status` as lines to stdout, log lines (``level text``) to stderr. The
+end of stdin is the child's sign to end, so that none outlives its parent.
 """
 
 from __future__ import annotations

@@ -147,6 +147,15 @@ class OverTcp(TestCase):
             await self.fails("connection")
             await deferLater(reactor, 0.1)
             self.assertEqual(len(self.factory.requests), 2)
+            self.factory.answer = http(b"{}")
+            await self.exchange.request("GET", self.url)
+            self.factory.answer = None
+            try:
+                await self.exchange.request("GET", self.url)
+            except ExchangeError as e:
+                self.assertEqual(e.kind, "connection")
+            await deferLater(reactor, 0.1)
+            self.assertEqual(len(self.factory.requests), 4)
 
         return self.run_(test())
 

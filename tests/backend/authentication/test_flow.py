@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 from twisted.internet.defer import Deferred
 
 from openems.backend.authentication.keycloak.pending import MAX_OF_ADDRESS, MAX_PENDING
+from openems.backend.authentication.keycloak.redirects import is_allowed
 from openems.backend.authentication.keycloak.settings import Oem
 from openems.common import errors
 from tests.backend.authentication.world import CALLBACK, WithKeycloak
@@ -126,6 +127,14 @@ class Codes(WithKeycloak):
         ):  # fmt: skip
             error = self.refused(self.keycloak.initiate_connect("openems", uri, "192.0.2.1:1"), 1)
             self.assertEqual(error.message, "Unable to initiate connection")
+
+    def test_s6_what_no_list_makes_right(self) -> None:
+        for uri in (
+            f"{CALLBACK}#x", "http://mia@localhost:4200/", "http:///x", "//localhost/", "localhost", "data:text/html,x",
+            "file:///etc/passwd", f"{CALLBACK}\r\n", "http://localhost:4200/\\evil", "http://[x/", "a b:c",
+        ):  # fmt: skip
+            self.assertFalse(is_allowed(uri, [uri]), uri)
+        self.assertTrue(is_allowed("com.example.app://oauthcallback", ["com.example.app://oauthcallback"]))
 
     def test_s6_an_app_that_is_listed(self) -> None:
         app = "com.example.app://oauthcallback"

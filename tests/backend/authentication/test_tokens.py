@@ -171,6 +171,15 @@ class Vectors(WithTokens):
         # Bound to the key: an EC key verifies no RS256, whatever the header says.
         self.assertFalse(self.believed(raw({"alg": "RS256", "kid": "kid-ec"}, self.payload(), b"x" * 256)))
 
+    def test_s7_a_key_is_good_for_its_own_algorithm(self) -> None:
+        self.algorithms = ("RS256", "PS256")
+        self.tokens._algorithms = frozenset(self.algorithms)
+        self.assertTrue(self.believed(self.token()))
+        self.assertFalse(self.believed(self.fake.signed(self.payload(), algorithm="PS256")))
+        del self.entries[0]["alg"]
+        self.jwks._begin()
+        self.assertTrue(self.believed(self.fake.signed(self.payload(), algorithm="PS256")))
+
     def test_remembered(self) -> None:
         token = self.token()
         for _ in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ from twisted.logger import Logger
 from openems.backend.timedata.influx import flux, influxql
 from openems.backend.timedata.influx.client import Busy, Client, InfluxError
 from openems.backend.timedata.influx.lineprotocol import Conflict, FieldType, conflict_of, known_types, partial_of
-from openems.backend.timedata.influx.statements import Answer, Statement, StatementError, Table
+from openems.backend.timedata.influx.statements import Answer, Statement, StatementError, Table, fields_of
 from openems.backend.timedata.spool import Refused, TryLater
 from openems.common.errors import COMMON_SERVICE_NOT_AVAILABLE, OpenemsError, generic
 
@@ -41,7 +42,8 @@ def explained(error: InfluxError, bucket: str, what: str) -> str:
 class Reader:
     """Questions to one server in the language of the configuration.
 
-    Where a bucket has no name in InfluxQL (InfluxDB 2 without mapping), Flux is used instead.
+    Where a bucket has no name in InfluxQL (InfluxDB 2 without mapping), Flux is used instead. Fields with several
+    types, by shard, are asked for in InfluxQL even so: Flux answers with the values of one type only.
     """
 
     _log = Logger()
@@ -52,6 +54,7 @@ class Reader:
         self._client = client
         self._seconds = seconds
         self._logged_at = -LOG_EVERY
+        self._mixed: dict[Table, frozenset[str]] = {}
         self.answered = 0
         self.failed = 0
         self.refused = 0
@@ -75,17 +78,19 @@ class Reader:
 
     async def _types(self, table: Table) -> Mapping[str, FieldType]:
         query = f"SHOW FIELD KEYS FROM {influxql.source(table)}"
-        body = await self._client.influxql(table.database, table.policy, query)
-        return known_types(influxql.field_types(body))
+        pairs = influxql.field_types(await self._client.influxql(table.database, table.policy, query))
+        several = Counter(name for name, _ in pairs)
+        self._mixed[table] = frozenset(name for name, count in several.items() if count > 1)
+        return known_types(pairs)
 
     async def _ask(self, table: Table, edge: str, statements: Sequence[Statement]) -> list[Answer]:
         if self.language == FLUX:
-            return await self._ask_flux(table, edge, statements)
-        queries = [influxql.texts(table, edge, statement) for statement in statements]
-        texts = [text for query in queries for text in query]
+            mixed = self._mixed.get(table)
+            if not mixed or mixed.isdisjoint(fields_of(statements)):
+                return await self._ask_flux(table, edge, statements)
+            return await self._ask_both(table, edge, statements, mixed)
         try:
-            body = await self._client.influxql(table.database, table.policy, ";".join(texts))
-            return influxql.answers(statements, influxql.results(body, len(texts)))
+            return await self._ask_influxql(table, edge, statements)
         except StatementError as error:
             if not any(words in str(error) for words in _NO_MAPPING):
                 raise
@@ -104,6 +109,27 @@ class Reader:
             reason=reason,
         )
         return answers
+
+    async def _ask_both(
+        self, table: Table, edge: str, statements: Sequence[Statement], mixed: frozenset[str]
+    ) -> list[Answer]:
+        answers: list[Answer] = [{} for _ in statements]
+        for ask, chosen in ((self._ask_flux, False), (self._ask_influxql, True)):
+            parts = [
+                (number, statement.of(field for field in statement.fields if (field in mixed) is chosen))
+                for number, statement in enumerate(statements)
+            ]
+            parts = [(number, part) for number, part in parts if part.fields]
+            if parts:
+                found = await ask(table, edge, [part for _, part in parts])
+                for (number, _), answer in zip(parts, found, strict=True):
+                    answers[number].update(answer)
+        return answers
+
+    async def _ask_influxql(self, table: Table, edge: str, statements: Sequence[Statement]) -> list[Answer]:
+        texts = [text for statement in statements for text in influxql.texts(table, edge, statement)]
+        body = await self._client.influxql(table.database, table.policy, ";".join(texts))
+        return influxql.answers(statements, influxql.results(body, len(texts)))
 
     async def _ask_flux(self, table: Table, edge: str, statements: Sequence[Statement]) -> list[Answer]:
         try:

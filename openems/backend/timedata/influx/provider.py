@@ -14,7 +14,7 @@ from openems.backend.interfaces import IDebugLoggable, ITimedata
 from openems.backend.models import History
 from openems.backend.timedata.influx import reader
 from openems.backend.timedata.influx.client import Client, InfluxError
-from openems.backend.timedata.influx.database import INFLUX_QL, Reader, deliver, explained
+from openems.backend.timedata.influx.database import FLUX, INFLUX_QL, Reader, deliver, explained
 from openems.backend.timedata.influx.export import InfluxExport
 from openems.backend.timedata.influx.lineprotocol import Conflict, Encoder, FieldType, tag_value
 from openems.backend.timedata.influx.period import Period
@@ -153,7 +153,10 @@ class InfluxTimedata:
         except InfluxError as error:
             problem = explained(error, self._table.bucket, "read")
         except StatementError as error:
-            # A bucket without name in InfluxQL: the first question finds out about Flux.
+            if self._reader.language == FLUX:
+                # The bucket has no name in InfluxQL and needs none.
+                self.problem = None
+                return True
             problem = str(error)
         else:
             self._encoder.learn(types)

@@ -8,7 +8,7 @@ Windows are labelled with their beginning.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -66,6 +66,10 @@ class Statement(msgspec.Struct, frozen=True):
     def offset(self) -> int:
         """Of the windows, from the epoch."""
         return self.origin % self.step
+
+    def of(self, fields: Iterable[str]) -> Statement:
+        """The same for other fields."""
+        return msgspec.structs.replace(self, fields=tuple(fields))
 
     def within(self, begin: int | None, end: int | None) -> Statement | None:
         """Cut to a stretch of time; None if nothing is left."""

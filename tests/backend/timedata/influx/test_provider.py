@@ -156,6 +156,21 @@ class InfluxTests:
         await self.put(provider, {BASE: {"a0/B": 2}})
         self.assertEqual([["a0/B", "float"]], self.bucket.query('SHOW FIELD KEYS FROM "data"'))
 
+    async def test_integers_and_floats_in_one_field(self) -> None:
+        """As the Java backend makes them: the type is that of the first value of each shard."""
+        lines = [
+            f"data,edge=7 a0/B={n}{'i' if n % 2 else '.5'},a0/C={n}i {BASE - 60 * DAY + n * 10 * DAY}" for n in range(6)
+        ]
+        self.bucket.write("\n".join(lines))
+        provider = await self.make()
+        await provider.check()
+        span = day("2026-04-02"), day("2026-06-01")
+        answer = await provider.query_historic_data("edge7", *span, ["a0/B", "a0/C"], Resolution(10, Unit.DAYS))
+        values = [[v for v in answer.data[c] if v is not None] for c in ("a0/B", "a0/C")]
+        self.assertEqual([[0.5, 1, 2.5, 3, 4.5, 5], [0, 1, 2, 3, 4, 5]], values)
+        energy = await provider.query_historic_energy("edge7", *span, ["a0/B", "a0/C"])
+        self.assertEqual({"a0/B": 4.5, "a0/C": 5}, energy)
+
     async def test_names_of_java_need_quotes(self) -> None:
         provider = await self.make(measurement="my data-1.x", tag="the edge")
         await self.put(provider, {BASE: {"a0/B": 1}})
