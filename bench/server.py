@@ -102,6 +102,7 @@ async def serve(options: argparse.Namespace) -> None:
         from openems.application import config
         from openems.application.backend import Backend
         from openems.application.descriptors import raise_limit
+        from openems.application.service import settle_memory
 
         raise_limit()
         text = configuration(Path(options.folder), options.edges, options.history, options.applications)
@@ -113,6 +114,7 @@ async def serve(options: argparse.Namespace) -> None:
         )
         await backend.start()
         await backend.listening()
+        settle_memory()
         ports = backend.ports
         reactor.addSystemEventTrigger("before", "shutdown", lambda: Deferred.fromCoroutine(backend.stop()))
 

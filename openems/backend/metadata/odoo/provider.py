@@ -31,6 +31,7 @@ from openems.backend.interfaces import (
     IUserRegistry,
 )
 from openems.backend.metadata.configurations import Configurations
+from openems.backend.metadata.odoo import monitor
 from openems.backend.metadata.odoo.alerting import Alerting
 from openems.backend.metadata.odoo.appcenter import OdooAppCenter
 from openems.backend.metadata.odoo.assignments import Assignments
@@ -137,7 +138,7 @@ class OdooMetadata:
         )
         self.configs = OdooConfigs(self.pool, reactor=reactor, now=now)
         self.system_log = SystemLog(self.pool, reactor=reactor, now=now)
-        self._configurations = Configurations(
+        self.configurations = Configurations(
             events, self.configs, reactor=reactor, is_known=lambda edge_id: edge_id in self.table.edges
         )
         self.models = Models(self.rpc)
@@ -185,7 +186,7 @@ class OdooMetadata:
             database=settings.database,
         )
         await self.pool.start()
-        self._configurations.start()
+        self.configurations.start()
         self.writer.start()
         self._watch = LoopingCall(self._look_at_odoo)
         self._watch.clock = self._reactor
@@ -213,7 +214,7 @@ class OdooMetadata:
             self._watch.stop()
         await self.reader.stop()
         self.configs.stop()
-        await self._configurations.stop()
+        await self.configurations.stop()
         await self.writer.stop()
         await self.system_log.stop()
         await self.pool.stop(STOP_SECONDS)
@@ -280,7 +281,7 @@ class OdooMetadata:
         return edge_id
 
     async def get_edge_config(self, edge_id: str) -> Raw:
-        return await self._configurations.get(edge_id)
+        return await self.configurations.get(edge_id)
 
     async def get_serial_number(self, edge_id: str) -> str | None:
         value = await self._field(edge_id, "stock_production_lot_id")
@@ -375,33 +376,7 @@ class OdooMetadata:
     # IDebugLoggable
 
     def debug_log(self) -> str | None:
-        """Java's two pools are here the sessions at PostgreSQL and the calls of Odoo (metadata-odoo.md 15)."""
-        pool, calls = self.pool, self.rpc.exchange.concurrency
-        return (
-            f"[Metadata.Odoo] [monitor] Event-Executor: Pool: {pool.open}/{pool.size}, Pending: {pool.waiting}, "
-            f"Completed: {pool.completed}, Active: {pool.busy}, "
-            f"Request-Executor: Pool: {calls.active}/{calls.limit}, Pending: {calls.waiting}, "
-            f"Completed: {calls.completed}, Active: {calls.active}"
-            + (" !!!BACKPRESSURE!!!" if calls.active >= calls.limit else "")
-        )
+        return monitor.line(self)
 
     def debug_metrics(self) -> Mapping[str, int | float]:
-        pool, calls = self.pool, self.rpc.exchange.concurrency
-        return {
-            f"{ID}/PoolSize": pool.open + calls.active,
-            f"{ID}/MaxPoolSize": pool.size + calls.limit,
-            f"{ID}/Active": pool.busy + calls.active,
-            f"{ID}/Pending": pool.waiting + calls.waiting,
-            f"{ID}/Completed": pool.completed + calls.completed,
-            f"{ID}/Edges": len(self.table),
-            f"{ID}/Users": len(self.users),
-            f"{ID}/StatusWaiting": self.writer.waiting,
-            f"{ID}/StatusWritten": self.writer.written,
-            f"{ID}/StatusDropped": self.writer.dropped,
-            f"{ID}/ConfigsWaiting": self.configs.waiting,
-            f"{ID}/ConfigsDropped": self.configs.dropped + self._configurations.dropped,
-            f"{ID}/SystemLogWaiting": self.system_log.waiting,
-            f"{ID}/SystemLogDropped": self.system_log.dropped,
-            f"{ID}/OdooFailures": self.rpc.failures,
-            f"{ID}/PagesFromMemory": self.pages.from_memory,
-        }
+        return monitor.metrics(ID, self)

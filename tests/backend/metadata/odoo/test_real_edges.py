@@ -205,7 +205,7 @@ class Writing(OdooCase):
         self.assertEqual(log()[0]["teaser"], "Updated ctrl0 (Controller.X): power=2000 [was:1000]\n")
         # The same again, its numbers as texts (R4): no entry.
         self.events.publish(ConfigReceived(edge, Raw(bytes(changed).replace(b":2000", b':"2000"'))))
-        await self.until(lambda: not metadata._configurations._bursts)
+        await self.until(lambda: not metadata.configurations._bursts)
         self.assertEqual(len(log()), 2)
 
     async def test_system_log(self) -> None:

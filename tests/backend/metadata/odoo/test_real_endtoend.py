@@ -15,11 +15,13 @@ from openems.application import config
 from openems.application.backend import Backend
 from openems.backend.metadata.odoo.provider import OdooMetadata
 from openems.backend.models import PageRequest
+from openems.common import jsonrpc
 from openems.common.errors import OpenemsError
 from openems.simulator.fleet import Fleet
 from openems.testing.uiclient import UiClient
 from services.odoo import SERVICE
 from tests.application.ports import free_offset
+from tests.backend.authentication.realserver import USERS, Admin, document, form_login
 from tests.backend.metadata.odoo.world import Inside, OdooCase, pause, reactor
 from tests.real import fresh, real
 
@@ -33,7 +35,7 @@ def now() -> int:
 class World(TestCase):
     timeout = 240
 
-    async def begin(self, running: Any, edges: int) -> None:
+    async def begin(self, running: Any, edges: int, extra: str = "") -> None:
         self.running = running
         self.inside = Inside(running)
         self.devices = [self.inside.device() for _ in range(edges)]
@@ -61,6 +63,7 @@ class World(TestCase):
             writeInterval = 0.3
             pollInterval = 0.5
             [[timedata.dummy]]
+            {extra}
             """
         self.backend = Backend(config.parse(text, "test"), reactor=reactor, now=now)
         self.addCleanup(lambda: ensureDeferred(self.backend.stop()))
@@ -113,6 +116,60 @@ class EndToEnd(World):
         await self.refused(self.ui.login(self.login, "wrong"), 1003)
         await self.fleet.stop()
         await self.until(lambda: not self.shown()["openems_is_connected"])
+
+
+class SameUser(World):
+    timeout = 400
+
+    async def test_by_keycloak_and_by_password(self) -> None:
+        """One user of Odoo, by the subject of a token and by his password there."""
+        keycloak = real("keycloak")
+        admin = Admin(keycloak.info)
+        name = f"odoo-{os.getpid()}"
+        origin = "http://127.0.0.1:4299"
+        realm = document(name)
+        for client in realm["clients"]:
+            client["redirectUris"] = [f"{origin}/*"]
+        admin.ask("POST", "", realm)
+        self.addCleanup(admin.remove_realm, name)
+        url = keycloak.info["url"]
+        oidc = f"{url}/realms/{name}/protocol/openid-connect"
+        extra = f"""
+            [authentication.oauth]
+            realm = "{name}"
+            baseKeycloakUrl = "{url}"
+            issuerUrl = "{url}/realms/{name}"
+            loginUrl = "{oidc}/auth"
+            tokenUrl = "{oidc}/token"
+            certsUrl = "{oidc}/certs"
+            [[authentication.oauth.clientconfig]]
+            clientSecret = "change-me-openems"
+            redirectUri = "{origin}/"
+            serviceAccount = true
+            """
+        await self.begin(real("odoo"), 1, extra)
+        login = "mia@example.com"
+        number, _ = self.inside.user(login=login, oauth_uid=USERS["mia"], role="installer", device=self.devices[0][0])
+        self.addCleanup(self.inside.execute, "res.users", "write", [number], {"active": False, "oauth_uid": False})
+
+        async def ask(method: str, params: dict[str, Any]) -> Any:
+            payload = {"jsonrpc": "2.0", "method": method, "params": params, "id": jsonrpc.new_id()}
+            return await self.ui.request("authenticateWithOAuth", {"payload": payload})
+
+        async def seen() -> list[tuple[str, str]]:
+            return [(e["id"], e["role"]) for e in (await self.ui.request("getEdges", {"page": 0}))["edges"]]
+
+        start = await ask("initiateConnect", {"oem": "openems", "redirectUri": f"{origin}/"})
+        back = await deferToThread(form_login, start["loginUrl"], login)
+        params = {"oem": "openems", "identifier": start["identifier"], "code": back["code"]}
+        done = await ask("getTokenByCode", params)
+        self.assertEqual(done["user"]["id"], login)
+        by_token = await seen()
+        self.assertEqual(by_token, [(self.devices[0][1], "installer")])
+        await self.ui.request("logout")
+        done = await self.ui.login(login, "secret")
+        self.assertEqual(done["user"]["id"], login)
+        self.assertEqual(await seen(), by_token)
 
 
 class Outage(World):
