@@ -331,7 +331,7 @@ class Backend:
             now=self._now,
             retention_days_raw=section.retention_days_raw,
             retention_days_rollup=section.retention_days_rollup,
-            stop_patience=STOP_STORAGE - 0.5,
+            stop_patience=STOP_STORAGE - 1.5,
         )
 
     def _edge_processes(self) -> EdgeProcesses | None:

@@ -151,6 +151,9 @@ class Connection:
         wire = self._wire
         return wire is None or wire._connection is None or bool(wire._connection.closed)
 
+    def now(self) -> float:
+        return float(self._reactor.seconds())
+
     async def open(self, deadline: float) -> None:
         """Raises :class:`Unavailable`. ``deadline`` and all others here are in the reactor's seconds."""
         addresses = await self._resolve(deadline)

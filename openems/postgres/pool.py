@@ -20,6 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from openems.postgres.connection import Connection, Server, TimedOut, Unavailable, cancel_at_server
+from openems.postgres.transaction import Transaction, within
 
 __all__ = ["Pool", "Server", "TimedOut", "Transaction", "Unavailable"]
 
@@ -36,24 +37,6 @@ IDLE_SECONDS = 600.0
 MAX_AGE = 1_800.0
 TIDY_EVERY = 60.0
 LOG_EVERY = 60.0
-
-
-class Transaction:
-    """What a function in :meth:`Pool.transaction` works with: ``query`` and ``execute`` as on the pool."""
-
-    def __init__(self, connection: Connection, deadline: float) -> None:
-        self._connection = connection
-        self._deadline = deadline
-
-    @property
-    def server_version(self) -> int:
-        return self._connection.server_version
-
-    async def query(self, sql: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        return await self._connection.query(sql, params, self._deadline)
-
-    async def execute(self, sql: str, params: Sequence[Any] = ()) -> int:
-        return await self._connection.execute(sql, params, self._deadline)
 
 
 class Pool:
@@ -187,22 +170,7 @@ class Pool:
     async def transaction(self, work: Callable[[Transaction], Awaitable[T]], *, timeout: float = 30.0) -> T:
         """``work`` between BEGIN and COMMIT; whatever it raises is raised after ROLLBACK. After :class:`Unavailable`
         at the very end the server may have committed all the same."""
-
-        async def run(connection: Connection, deadline: float) -> T:
-            await connection.execute("BEGIN", (), deadline)
-            try:
-                result = await work(Transaction(connection, deadline))
-                await connection.execute("COMMIT", (), deadline)
-            except BaseException:
-                if not connection.closed:
-                    try:
-                        await connection.execute("ROLLBACK", (), max(deadline, self._reactor.seconds() + 1))
-                    except (Unavailable, psycopg2.Error):
-                        connection.close()
-                raise
-            return result
-
-        return await self._with(run, timeout, 1)
+        return await self._with(lambda connection, deadline: within(connection, deadline, work), timeout, 1)
 
     async def _with(self, work: Callable[[Connection, float], Awaitable[T]], timeout: float, tries: int) -> T:
         deadline = self._reactor.seconds() + timeout

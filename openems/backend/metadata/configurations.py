@@ -27,7 +27,7 @@ from twisted.logger import Logger
 from openems.backend.events import ConfigReceived, ConfigUpdated, EventBus
 from openems.backend.metadata.file.state import InThread
 from openems.backend.metadata.file.storage import write_atomically
-from openems.common.errors import json_text
+from openems.common.errors import OpenemsError, json_text
 from openems.common.jsonrpc import loads
 
 NONE = Raw(b'{"components":{},"factories":{}}')
@@ -43,6 +43,9 @@ MAX_KEPT = 64 << 20
 class ConfigStore(Protocol):
     def load(self, edge_id: str) -> Deferred[bytes | None]: ...
 
+    def load_for_save(self, edge_id: str, config: bytes) -> Deferred[bytes | None]:
+        """Before ``config`` takes its place: may wait for a store that is away, where ``load`` fails."""
+
     def save(self, edge_id: str, config: bytes) -> Deferred[None]: ...
 
 
@@ -56,6 +59,9 @@ class MemoryConfigs:
         done: Deferred[bytes | None] = Deferred()
         done.callback(self._configs.get(edge_id))
         return done
+
+    def load_for_save(self, edge_id: str, config: bytes) -> Deferred[bytes | None]:
+        return self.load(edge_id)
 
     def save(self, edge_id: str, config: bytes) -> Deferred[None]:
         self._configs[edge_id] = config
@@ -89,6 +95,9 @@ class FileConfigs:
 
     def load(self, edge_id: str) -> Deferred[bytes | None]:
         return Deferred.fromCoroutine(self._load(edge_id))
+
+    def load_for_save(self, edge_id: str, config: bytes) -> Deferred[bytes | None]:
+        return self.load(edge_id)
 
     def save(self, edge_id: str, config: bytes) -> Deferred[None]:
         self._keep(edge_id, config)
@@ -224,13 +233,16 @@ class Configurations:
     async def _save(self, edge_id: str, burst: _Burst) -> None:
         config = burst.config
         try:
-            stored = await self._store.load(edge_id)
+            stored = await self._store.load_for_save(edge_id, bytes(config))
             if stored == bytes(config):
                 return
             if stored is not None and is_complete(stored) and not is_complete(config):
                 self._log.info("Edge [{edge_id}]: configuration without _sum is not kept", edge_id=edge_id)
                 return
             await self._store.save(edge_id, bytes(config))
+        except OpenemsError as e:
+            self._log.info("Edge [{edge_id}]: {reason}", edge_id=edge_id, reason=e.message)
+            return
         except Exception:
             # It stays in memory until the edge sends the next one or the process ends.
             self._log.failure("Edge [{edge_id}]: configuration could not be stored", edge_id=edge_id)

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from openems.application import config
+from openems.application import config, felix
 from openems.backend.authentication.concurrency import Concurrency
 from openems.backend.authentication.exchange import Exchange, ExchangeError
 from openems.testing.keycloak import rsa_key
@@ -137,6 +137,35 @@ class Page(SynchronousTestCase):
         environ = {"OPENEMS_CLIENT_SECRET": "one", "ACME_CLIENT_SECRET": "two"}
         whole = config.parse((ROOT / "examples" / "keycloak.toml").read_text(), "x", environ=environ)
         self.assertEqual(short, whole.authentication_oauth)
+
+    def test_a_felix_folder(self) -> None:
+        """The components' files of the Java backend."""
+        folder = Path(self.mktemp())
+        files = {
+            "Metadata/Dummy.config": 'service.pid="Metadata.Dummy"\n',
+            "Authentication/OAuth.config": 'realm="r"\nrateLimitedBucketSize=I"10"\nmaxConcurrentRequests=I"20"\n',
+            "Authentication/OAuth/ClientConfig/a.config": (
+                'service.factoryPid="Authentication.OAuth.ClientConfig"\noem="acme"\nclientSecret="s"\n'
+                'serviceAccount=B"true"\n'
+            ),
+            "OAuthRegistry/Client/b.config": (
+                'service.factoryPid="OAuthRegistry.Client"\nidentifier="i"\nauthenticationUrl="https://a/"\n'
+                'tokenUrl="https://a/t"\nissuerUrl="https://a"\nclientId="c"\nclientSecret="s"\n'
+                'redirectUri="https://u/"\n'
+            ),
+        }
+        for name, text in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+        configuration, notes = felix.load(folder)
+        section = configuration.authentication_oauth
+        assert section is not None
+        self.assertEqual((section.realm, section.max_concurrent_requests), ("r", 20))
+        (client,) = configuration.authentication_oauth_clientconfig
+        self.assertEqual((client.oem, client.client_secret, client.service_account), ("acme", "s", True))
+        self.assertEqual([c.identifier for c in configuration.oauthregistry_client], ["i"])
+        self.assertEqual(len(notes), 1)
+        self.assertIn("rateLimitedBucketSize", notes[0])
 
     def test_contradictions(self) -> None:
         head = "[metadata.dummy]\n"

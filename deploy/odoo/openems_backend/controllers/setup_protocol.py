@@ -13,9 +13,9 @@ class SetupProtocol(http.Controller):
     def get_latest_setup_protocol(self, external_uid=None, edge_name=None):
         """The newest one of an edge that the user may see; else nothing, as if there were none."""
         user = acting_user(external_uid)
-        device = user.env["openems.device"].with_user(user).search([("name", "=", edge_name)], limit=1)
-        protocol = device.sudo().env["openems.setup_protocol"].search([("device_id", "=", device.id)], limit=1)
-        return protocol._openems_data() if device and protocol else {}
+        protocols = user.env["openems.setup_protocol"].with_user(user)
+        protocol = protocols.search([("device_id.name", "=", edge_name)], limit=1)
+        return protocol.sudo()._openems_data() if protocol else {}
 
     @http.route("/openems_backend/sendSetupProtocolEmail", type="json", auth="user")
     def send_setup_protocol_email(self, setupProtocolId=None, edgeId=None):
@@ -29,8 +29,9 @@ class SetupProtocol(http.Controller):
             {
                 "name": "IBN-%s-%s.pdf" % (edgeId, fields.Date.today().strftime("%d.%m.%Y")),
                 "datas": base64.b64encode(pdf),
-                "res_model": device._name,
-                "res_id": device.id,
+                # Not at the device, which guests may see.
+                "res_model": protocol._name,
+                "res_id": protocol.id,
                 "mimetype": "application/pdf",
             }
         )

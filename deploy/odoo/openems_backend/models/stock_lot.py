@@ -8,3 +8,4 @@ class StockLot(models.Model):
     _description = "Serial number"
 
     name = fields.Char("Serial number", required=True, index=True)
+    device_ids = fields.One2many("openems.device", "stock_production_lot_id", "Edge")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import html
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 import psycopg2
@@ -23,6 +23,8 @@ from openems.common.edgeconfig import EdgeConfig
 from openems.common.errors import generic
 from openems.common.jsonrpc import dumps
 from openems.postgres.pool import Pool, Transaction, Unavailable
+
+T = TypeVar("T")
 
 STORE_SECONDS = 20.0
 LOAD_SECONDS = 10.0
@@ -96,8 +98,26 @@ class OdooConfigs:
         self._keep(edge_id, config)
         return config
 
+    def load_for_save(self, edge_id: str, config: bytes) -> Deferred[bytes | None]:
+        async def load() -> bytes | None:
+            rows = await self._pool.query(statements.CONFIG, (edge_id,), timeout=LOAD_SECONDS, repeatable=True)
+            return compact(rows[0][0]) if rows and rows[0][0] else None
+
+        return Deferred.fromCoroutine(self._waited(edge_id, config, load))
+
     async def _save(self, edge_id: str, config: bytes) -> None:
         """Returns when it is stored; raises where it had to be given up."""
+
+        async def store() -> None:
+            await self._pool.transaction(
+                lambda transaction: self._store(transaction, edge_id, config), timeout=STORE_SECONDS
+            )
+
+        await self._waited(edge_id, config, store)
+        self._keep(edge_id, config)
+
+    async def _waited(self, edge_id: str, config: bytes, work: Callable[[], Awaitable[T]]) -> T:
+        """Does it as soon as the database is there, in its turn. Raises OpenemsError where that is given up."""
         if self._size + len(config) > MAX_WAITING:
             self._drop()
         self._waiting[edge_id] = config
@@ -105,14 +125,13 @@ class OdooConfigs:
         try:
             await self._turn()
             try:
-                await self._until_stored(edge_id, config)
+                return await self._until_done(edge_id, work)
             finally:
                 self._running -= 1
                 if self._turns:
                     self._turns.popleft().callback(None)
         finally:
             self._size -= len(self._waiting.pop(edge_id, b""))
-        self._keep(edge_id, config)
 
     async def _turn(self) -> None:
         if self._running >= PARALLEL:
@@ -121,13 +140,10 @@ class OdooConfigs:
             await turn
         self._running += 1
 
-    async def _until_stored(self, edge_id: str, config: bytes) -> None:
+    async def _until_done(self, edge_id: str, work: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
-                await self._pool.transaction(
-                    lambda transaction: self._store(transaction, edge_id, config), timeout=STORE_SECONDS
-                )
-                return
+                return await work()
             except Unavailable:
                 if self._stopping:
                     self._drop()

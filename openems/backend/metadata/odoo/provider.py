@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Raw
 from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.client import Agent
@@ -209,16 +210,23 @@ class OdooMetadata:
             pass
 
     async def stop(self) -> None:
-        """What waits is tried once more."""
+        """What waits is tried once more, for :data:`STOP_SECONDS` in all."""
         if self._watch is not None and self._watch.running:
             self._watch.stop()
         await self.reader.stop()
+        try:
+            await Deferred.fromCoroutine(self._write_rest()).addTimeout(STOP_SECONDS, self._reactor)
+        except DeferredTimeout:
+            self._log.warn("not everything could be written to Odoo's database: it does not answer")
+        finally:
+            await self.pool.stop(0.2)
+            await self.rpc.close()
+
+    async def _write_rest(self) -> None:
         self.configs.stop()
         await self.configurations.stop()
         await self.writer.stop()
         await self.system_log.stop()
-        await self.pool.stop(STOP_SECONDS)
-        await self.rpc.close()
 
     def _edges_changed(self, changes: Changes, first: bool) -> None:
         if self.table.shared:

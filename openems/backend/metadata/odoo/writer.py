@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -144,6 +144,8 @@ class StatusWriter:
             self.failures += 1
             self._complain("status of edges waits for Odoo's database: {reason}", reason=e.reason)
             return False
+        except CancelledError:
+            raise
         except Exception as e:
             if len(edges) == 1:
                 self.dropped += 1

@@ -21,6 +21,7 @@ from openems.backend.timedata.plausibility import ChannelFilter
 from openems.backend.timedata.spool import Item, Spool, TryLater
 from openems.backend.timedata.timescaledb import migrations
 from openems.backend.timedata.timescaledb.export import TimescaledbExport
+from openems.backend.timedata.timescaledb.figures import of_pools, of_spool
 from openems.backend.timedata.timescaledb.maintenance import Maintenance
 from openems.backend.timedata.timescaledb.migrations import SchemaTrouble
 from openems.backend.timedata.timescaledb.partitions import Partitions
@@ -352,30 +353,16 @@ class TimescaledbTimedata:
         )
 
     def debug_metrics(self) -> Mapping[str, int | float]:
-        spool, writer, maintenance = self._spool, self._writer, self._maintenance
-        metrics: dict[str, int | float] = {
-            "Rows": writer.rows if writer else 0,
-            "Batches": spool.batches,
-            "Retries": spool.retries,
-            "Waiting": spool.waiting,
-            "WaitingOnDisk": spool.waiting_on_disk,
-            "OldestWaitingSeconds": round(spool.oldest_age, 1),
-            "Series": len(self._series),
-            "RolledUp": maintenance.rollup.buckets if maintenance else 0,
-            "PartitionsDropped": maintenance.dropped if maintenance else 0,
-            "LeftOut": self._left_out,
-            "Queries": self._reader.asked,
-            "QueriesFailed": self._reader.failed,
-            "PoolOpen": self.pool.open,
-            "PoolBusy": self.pool.busy,
-            "PoolWaiting": self.pool.waiting,
-            "PoolTimedOut": self.pool.timed_out,
-            "PoolLost": self.pool.lost + self.write_pool.lost,
-            "Connects": self.pool.connects + self.write_pool.connects,
-            "ConnectFailures": self.pool.connect_failures + self.write_pool.connect_failures,
-        }
-        for source in (spool.dropped, writer.dropped if writer is not None else {}):
+        found: dict[str, int | float] = {**of_spool(self._spool), **of_pools(self.pool, self.write_pool)}
+        found["Series"] = len(self._series)
+        found["LeftOut"] = self._left_out
+        found["Queries"] = self._reader.asked
+        found["QueriesFailed"] = self._reader.failed
+        found["Rows"] = self._writer.rows if self._writer else 0
+        found["RolledUp"] = self._maintenance.rollup.buckets if self._maintenance else 0
+        found["PartitionsDropped"] = self._maintenance.dropped if self._maintenance else 0
+        for source in (self._spool.dropped, self._writer.dropped if self._writer else {}):
             for reason, count in source.items():
                 name = f"Dropped{reason.capitalize()}"
-                metrics[name] = metrics.get(name, 0) + count
-        return {f"{self.id}/{name}": value for name, value in metrics.items()}
+                found[name] = found.get(name, 0) + count
+        return {f"{self.id}/{name}": value for name, value in found.items()}

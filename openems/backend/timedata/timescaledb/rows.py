@@ -27,8 +27,9 @@ DAY = 86_400_000
 ROWS = 5_000
 
 _LOCK = f"SELECT pg_advisory_xact_lock_shared({LOCKS}, {WRITE});"
+# Not 1000.0: that would be arithmetic of decimals, five times as slow.
 _DIRTY = (
-    "INSERT INTO ts_dirty SELECT e, to_timestamp(b / 1000.0) FROM unnest('%s'::int[], '%s'::bigint[]) AS u(e, b)"
+    "INSERT INTO ts_dirty SELECT e, to_timestamp(b::float8 / 1000) FROM unnest('%s'::int[], '%s'::bigint[]) AS u(e, b)"
     " ORDER BY 1, 2 ON CONFLICT DO NOTHING;"
 )
 _TXT = "UPDATE ts_series SET txt = true WHERE id = ANY('%s'::int[]) AND NOT txt;"
@@ -37,11 +38,11 @@ _UPSERT = (
     " WHERE {0}.value IS DISTINCT FROM excluded.value;"
 )
 _NUM = (
-    b"INSERT INTO ts_num (series_id, time, value) SELECT s, to_timestamp(m / 1000.0), v"
+    b"INSERT INTO ts_num (series_id, time, value) SELECT s, to_timestamp(m::float8 / 1000), v"
     b" FROM unnest('{%b}'::int[], '{%b}'::bigint[], '{%b}'::float8[]) AS u(s, m, v)" + _UPSERT.format("ts_num").encode()
 )
 _TEXTS = (
-    "INSERT INTO ts_txt (series_id, time, value) SELECT s, to_timestamp(m / 1000.0), v"
+    "INSERT INTO ts_txt (series_id, time, value) SELECT s, to_timestamp(m::float8 / 1000), v"
     " FROM unnest(%s::int[], %s::bigint[], %s::text[]) AS u(s, m, v)" + _UPSERT.format("ts_txt")
 )
 

@@ -6,10 +6,13 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from openems.backend.events import ConfigReceived, EventBus
+from openems.backend.metadata.configurations import QUIET, Configurations
 from openems.backend.metadata.odoo import configs as module
 from openems.backend.metadata.odoo import statements
 from openems.backend.metadata.odoo.configs import RETRY, OdooConfigs, SystemLog, compact, pretty
@@ -78,6 +81,26 @@ class Configs(World):
         for saving in savings[:2]:
             self.failureResultOf(saving, OpenemsError)
         self.assertEqual((self.configs.waiting, self.configs._size, self.clock.getDelayedCalls()), (0, 0, []))
+
+    def test_received_while_away(self) -> None:
+        """The whole way from an edge: what it sent while the database was away is stored when that is back."""
+        events = EventBus()
+        configurations = Configurations(events, self.configs, reactor=self.clock, is_known=lambda edge_id: True)
+        configurations.start()
+        self.addCleanup(lambda: now_of(configurations.stop()))
+        self.away = True
+        config = b'{"components":{"_sum":{"properties":{"a":1}}}}'
+        for number in range(10):
+            events.publish(ConfigReceived(f"edge{number}", Raw(config)))
+        self.clock.advance(QUIET)
+        self.clock.pump([RETRY] * 5)
+        self.assertEqual((self.configs.waiting, self.stored), (10, None))
+        self.assertEqual(bytes(now_of(configurations.get("edge9"))), config)
+        self.away = False
+        self.clock.pump([RETRY] * 3)
+        self.assertEqual((self.configs.waiting, self.configs.dropped), (0, 0))
+        self.assertEqual(len(self.log), 1)
+        self.assertIn('"_sum"', self.stored or "")
 
     def test_diff(self) -> None:
         """20."""

@@ -7,12 +7,14 @@ import signal
 import time
 from typing import Any
 
-from twisted.internet.defer import ensureDeferred
+from msgspec import Raw
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from openems.application import config
 from openems.application.backend import Backend
+from openems.backend.events import ConfigReceived
 from openems.backend.metadata.odoo.provider import OdooMetadata
 from openems.backend.models import PageRequest
 from openems.common import jsonrpc
@@ -205,6 +207,8 @@ class Outage(World):
         await deferToThread(SERVICE.stop_postgres, self.running)
         user = await self.metadata.get_user_by_external_id(self.login)
         self.metadata.log_generic_system_log(edge, user, "Systemcommand: away", {})
+        changed = Raw(b'{"components":{"_sum":{"alias":"changed","properties":{"a":1}}},"factories":{}}')
+        self.backend.events.publish(ConfigReceived(self.devices[1][1], changed))
         await self.fleet._clients[1].stop()
         await self.until(lambda: not self.metadata.get_edge(self.devices[1][1]).online)
         await pause(3)
@@ -220,6 +224,7 @@ class Outage(World):
         self.inside = Inside(self.running)
         await self.until(lambda: self.metadata.system_log.written == 1, 45)
         await self.until(lambda: not self.shown(1)["openems_is_connected"])
+        await self.until(lambda: "changed" in self.shown(1)["openems_config"])
         self.assertTrue(self.shown(0)["openems_is_connected"])
         _, name = self.inside.device()
         await self.until(lambda: self.metadata.get_edge(name), 45)
@@ -243,6 +248,17 @@ class Outage(World):
         await deferToThread(SERVICE.resume_postgres, running)
         await self.until(lambda: metadata.initialized, 45)
         self.assertIsNotNone(metadata.get_edge(name))
+
+    async def test_stop_while_postgres_hangs(self) -> None:
+        """It takes its few seconds and no more, and leaves nothing behind."""
+        metadata = await OdooCase.begin(self, real("odoo"))  # type: ignore[arg-type]
+        _, name = self.inside.device()
+        await self.until(lambda: metadata.get_edge(name))
+        metadata.writer._execute = lambda sql, parameters: Deferred()
+        metadata.get_edge(name).set_online(True)
+        began = time.monotonic()
+        await metadata.stop()
+        self.assertLess(time.monotonic() - began, 4.0)
 
     async def test_frozen_odoo(self) -> None:
         """Odoo takes the connection and says nothing: one deadline for the call, and all others go on."""

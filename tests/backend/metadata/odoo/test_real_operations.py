@@ -8,12 +8,15 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
+from openems.backend.alerting.rules import MassGuard
+from openems.backend.alerting.service import AlertingService
+from openems.backend.alerting.store import FileStore
 from openems.backend.interfaces import IAppCenterMetadata, IMailDirectory, IMailer
 from openems.backend.metadata.odoo.provider import OdooMetadata
 from openems.backend.models import MailContext, User, UserAlertingSettings
 from openems.common.role import Language, Role
 from tests.backend.metadata.odoo.sink import Sink
-from tests.backend.metadata.odoo.world import OdooCase, reactor
+from tests.backend.metadata.odoo.world import OdooCase, pause, reactor
 from tests.real import real
 
 
@@ -328,6 +331,37 @@ class Alerting(Case):
         self.assertEqual((await metadata.get_user_alerting_settings(edge))[0].last_offline, at)
         await self.refused(metadata.mailer.send_mail(at, "no/such", []), 1)
         await self.refused(metadata.mailer.send_mail(at, "no_such", [context]), 1, "too old")
+
+
+class AlertMail(Case):
+    async def test_from_silence_to_mail(self) -> None:
+        """An edge is silent for longer than its owner allows: Odoo mails him, once, and keeps when."""
+        metadata, owner, device, edge = await self.world()
+        sink = self.sink()
+        settings = UserAlertingSettings(edge_id=edge, user_login=owner.id, offline_delay=15)
+        await metadata.set_user_alerting_settings(owner, edge, [settings])
+        metadata.get_edge(edge).set_lastmessage(int(time.time() * 1000) - 3_600_000)
+        await metadata.writer.flush()
+        store = FileStore(self.mktemp(), reactor=reactor)
+        service = AlertingService(
+            metadata,
+            metadata,
+            store,
+            self.events,
+            reactor=reactor,
+            now=lambda: int(time.time() * 1000),
+            initial_delay=0,
+            guard=MassGuard(minimum=0),
+            tick=0.2,
+        )
+        self.addCleanup(lambda: Deferred.fromCoroutine(service.stop()))
+        service.start()
+        await self.until(lambda: sink.of(owner.id), 30)
+        await pause(1)
+        self.assertEqual(len(sink.of(owner.id)), 1)
+        stored = (await metadata.get_user_alerting_settings(edge))[0]
+        self.assertLess(abs(stored.last_offline - time.time() * 1000), 60_000)
+        del device
 
 
 class AppCenter(Case):

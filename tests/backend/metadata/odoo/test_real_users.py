@@ -146,6 +146,17 @@ class Addon(OdooCase):
                 ask("openems.device", "read", [mine], fields=[field])
         self.inside.execute("openems.setup_protocol", "create", {"device_id": other})
         self.assertEqual(ask("openems.setup_protocol", "search", []), [])
+        self.assertEqual(ask("stock.lot", "search", []), [])
+        protocol = self.inside.execute("openems.setup_protocol", "create", {"device_id": mine})
+        item = {"setup_protocol_id": protocol, "name": "Fuse"}
+        self.inside.execute("openems.setup_protocol_item", "create", item)
+        for model in ("openems.setup_protocol", "openems.setup_protocol_item"):
+            self.assertEqual(len(ask(model, "search", [])), 1)
+        role = self.inside.execute("openems.device_user_role", "search", [["user_id", "=", number]])
+        self.inside.execute("openems.device_user_role", "write", role, {"role": "guest"})
+        self.assertEqual(ask("openems.device", "search", []), [mine])
+        for model in ("openems.setup_protocol", "openems.setup_protocol_item", "openems.openemsconfigupdate"):
+            self.assertEqual(ask(model, "search", []), [])
         with self.assertRaises(xmlrpc.client.Fault):
             ask("openems.device", "write", [mine], {"comment": "x"})
 

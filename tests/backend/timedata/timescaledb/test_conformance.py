@@ -85,3 +85,10 @@ class TimescaledbOpenTests(PostgresqlConformance, TestCase):
     SERVICE = "timescaledb"
     EXTENSION = True
     ROLL = False
+
+
+class TimescaledbOldTests(PostgresqlConformance, TestCase):
+    SERVICE = "timescaledb"
+    EXTENSION = True
+    RAW_DAYS = 1
+    FINE = False

@@ -42,6 +42,8 @@ class ProviderCase(TestCase):
 
     def database(self) -> str:
         self.name = database(self, self.server, "history")
+        if self.SERVICE == "timescaledb":
+            self.sql("CREATE EXTENSION timescaledb")
         return self.name
 
     def sql(self, *statements: str) -> list[Any]:
@@ -248,6 +250,17 @@ class RetentionTests(ProviderCase):
         await provider.flush()
         self.assertEqual(2, provider.debug_metrics()["timedata0/DroppedTime"])
         self.assertEqual([(1,)], self.sql("SELECT count(*) FROM ts_num"))
+
+
+class TimescaledbRetentionTests(RetentionTests):
+    """Chunks instead of partitions."""
+
+    SERVICE = "timescaledb"
+
+    async def test_they_are_hypertables(self) -> None:
+        await self.provider()
+        rows = self.sql("SELECT hypertable_name FROM timescaledb_information.hypertables ORDER BY 1")
+        self.assertEqual([("ts_num",), ("ts_num_5m",), ("ts_txt",)], rows)
 
 
 class FilterTests(ProviderCase):
