@@ -23,7 +23,7 @@ from openems.application.config import BadConfiguration, Port, Section, Text
 from openems.application.descriptors import raise_limit
 from openems.application.health import Component, HealthPage
 from openems.application.selftest import self_test
-from openems.application.service import SignalledService, steady
+from openems.application.service import SignalledService, settle_memory, steady
 from openems.application.systemd import Systemd
 from openems.backend.edgeapplication.application import BUFFER_BYTES, EdgeApplication
 from openems.backend.edgeapplication.counters import Status, registry
@@ -252,6 +252,7 @@ class EdgeApplicationService(SignalledService):
             )
             self.ports["health"] = self._health.getHost().port
         self.application.start()
+        settle_memory()
         self._systemd.ready(f"edge application {self.application.id}")
 
     async def end(self) -> None:

@@ -28,7 +28,7 @@ from twisted.logger import (
 )
 
 from openems.application.descriptors import raise_limit
-from openems.application.service import steady
+from openems.application.service import settle_memory, steady
 from openems.backend.edgeapplication.application import EdgeApplication
 from openems.backend.edgeapplication.processes import STATUS_INTERVAL, Settings
 from openems.websocket.proxies import TrustedProxies
@@ -106,6 +106,7 @@ class EdgeProcess:
         )
         self._application.start()
         self._status.start(STATUS_INTERVAL / TURNS)
+        settle_memory()
 
     def _tell(self) -> None:
         """Each second, and soon when something changed that the parent may wait for."""
