@@ -65,7 +65,7 @@ class Odoo(Service):
             work.mkdir(parents=True)
             self._new_cluster(work)
         else:
-            run(["cp", "-a", "--reflink=auto", source, work])
+            run(as_root("cp", "-a", "--reflink=auto", source, work))
         running = Running(self.name, work, port=free_port())
         self._describe(running)
         try:

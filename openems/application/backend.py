@@ -284,7 +284,7 @@ class Backend:
         section, odoo = self.configuration.authentication_oauth, self.configuration.metadata_odoo
         if section is not None:
             return self.oauth if section.registration else None
-        return self.metadata.registration if odoo is not None and odoo.registration else None
+        return None if odoo is None else self.metadata.registration
 
     def _oauth_registry(self) -> OAuthRegistry | None:
         clients = self.configuration.oauthregistry_client

@@ -341,7 +341,11 @@ class MetadataOdoo(Section, frozen=True):
         bool, Meta(description="Users may log in with passwords of Odoo, and register with one.")
     ] = True
     registration: Annotated[
-        bool, Meta(description="Whether strangers may register in Odoo, where no identity provider is configured.")
+        bool,
+        Meta(
+            description="Whether strangers may register in Odoo, where no identity provider is configured; installers"
+            " register their customers in any case."
+        ),
     ] = True
     auth_o_auth_provider_name: Annotated[
         Text | None, Meta(description="Name of the auth.oauth.provider of users who log in elsewhere.")

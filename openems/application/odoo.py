@@ -33,6 +33,7 @@ def settings_of(section: MetadataOdoo) -> OdooSettings:
         poll_interval=section.poll_interval,
         mark_offline_at_start=section.mark_offline_at_start,
         enable_password_authentication=section.enable_password_authentication,
+        registration=section.registration,
         auth_oauth_provider_name=section.auth_o_auth_provider_name,
         category_module=section.category_module,
         customer_login_suffix=section.customer_login_suffix,

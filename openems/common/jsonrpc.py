@@ -385,7 +385,7 @@ class Members:
             raise OpenemsError(errors.JSON_NO_DATE_MEMBER, name, self._text(), reason) from None
         try:
             return datetime.date(year, month, day)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise generic(f"Invalid date '{short(text, 40)}'") from None
 
     def _text(self, limit: int | None = None) -> str:

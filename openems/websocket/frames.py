@@ -108,6 +108,8 @@ class FastFrames:
                 start = position + 2
             if length == 126:
                 length = (data[position + 2] << 8) | data[position + 3]
+                if length < 126:
+                    break  # not the shortest form: Autobahn ends the connection
                 start += 2
             elif length > 126:
                 break

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -25,6 +26,7 @@ REFUSAL = (
     b"HTTP/1.1 404 WebSocket Upgrade Failure\r\nContent-Type: text/html\r\nServer: openems-backend\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_REFUSAL_BODY), _REFUSAL_BODY)
 )
+_BREAK = re.compile("[\r\n\0]")
 
 
 class BadHandshake(Exception):
@@ -50,7 +52,8 @@ def parse_upgrade(head: bytes) -> Upgrade:
         if not line:
             continue
         name, colon, value = line.partition(":")
-        if not colon:
+        # A lone line break would make two lines of one in the reply, which repeats a value, and in logs.
+        if not colon or _BREAK.search(line):
             raise BadHandshake("header line")
         key = name.strip().lower()
         value = value.strip()

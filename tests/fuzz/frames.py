@@ -107,13 +107,14 @@ class Side:
     def feed(self, stream: bytes, sizes: Any) -> Any:
         """Messages, end, replies (unmasked)."""
         at = 0
-        while at < len(stream) and not self.transport.disconnecting:
+        while at < len(stream):
             size = next(sizes)
             self.protocol.dataReceived(stream[at : at + size])
             at += size
             self.clock.advance(0)
         protocol = self.protocol
-        end = (protocol.state, protocol.wasClean, protocol.remoteCloseCode, self.transport.disconnecting)
+        # What comes after a mistake that we have ended the connection for is nobody's any more.
+        end = (protocol.state == protocol.STATE_OPEN, None if protocol.failedByMe else protocol.remoteCloseCode)
         return self.texts, end, self._replies(self.transport.value())
 
     def _replies(self, sent: bytes) -> list[tuple[int, bytes]]:

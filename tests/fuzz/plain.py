@@ -9,7 +9,8 @@ CORPUS = Path(__file__).with_name("corpus")
 _LONGEST = 4096
 _TOKENS = tuple(
     b'{ } [ ] , : " \\ null true NaN Infinity 1e999 -0 18446744073709551616 "\\ud800" \\u0000 \r\n \n \r \0 \xff \xc3'
-    b' \xf5OSR "id" "method" "params" "payload" "result" "error" "timeout" "edgeId" "84217850-f492-48f3-ac01-e07ef178a59f"'
+    b' \xf5OSR "id" "method" "params" "payload" "result" "error" "timeout" "edgeId" '
+    b'"84217850-f492-48f3-ac01-e07ef178a59f"'
     b' "1764000000000" 1764000000000 for= ;  = # I" [" (" \\u \x81 \x82 \x88 \x7e'.split(b" ")
 )  # fmt: skip
 

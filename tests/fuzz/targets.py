@@ -2,7 +2,8 @@
 
 With atheris (``pip install 'openems-backend[fuzz]'``) guided by what of the code an input reaches; ``--plain`` needs
 nothing and only spoils the inputs of the corpus. What breaks a promise is written to the current directory
-(``crash-...``) and ends the run. ``--merge FOLDER`` adds to the corpus those inputs of a folder that reach something new.
+(``crash-...``) and ends the run. ``--merge FOLDER`` adds to the
+corpus those inputs of a folder that reach something new.
 """
 
 from __future__ import annotations

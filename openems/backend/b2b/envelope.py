@@ -53,6 +53,11 @@ def parse(body: bytes, new_id: Callable[[], str] = jsonrpc.new_id) -> Request:
         envelope = _decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise BadEnvelope(_reason(body)) from None
+    # What the decoder skips and is passed on unread must be text, too.
+    try:
+        str(body, "utf-8")
+    except UnicodeDecodeError as e:
+        raise BadEnvelope(generic(f"The body is no UTF-8 text (byte {e.start})")) from None
     request_id = None
     if envelope.id is not UNSET:
         request_id = _id(envelope.id)
@@ -74,11 +79,6 @@ def _request(envelope: _Envelope, body: bytes, request_id: str | None, new_id: C
         raise OpenemsError(errors.JSON_NO_STRING_MEMBER, "method", _text(body))
     if envelope.params is UNSET or not bytes(envelope.params).startswith(b"{"):
         raise OpenemsError(errors.JSON_NO_OBJECT_MEMBER, "params", _text(body))
-    # What is passed on unread must be text, too.
-    try:
-        str(body, "utf-8")
-    except UnicodeDecodeError as e:
-        raise generic(f"The body is no UTF-8 text (byte {e.start})") from None
     params = envelope.params
     if b'"payload"' in bytes(params):
         params = _with_payload(params, new_id)

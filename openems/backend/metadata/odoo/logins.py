@@ -92,8 +92,9 @@ class OdooLogins:
             delay = self._throttle.begin(login, address, self._reactor.seconds())
             if delay:
                 await deferLater(self._reactor, delay)
-            session = await self._rpc.log_in(login, password)
+            authenticated = await self._verify(attempt, login, password)
         except Refused:
+            self._remembered.pop(attempt, None)
             self._throttle.refused(attempt, self._reactor.seconds())
             self._count_refused()
             raise self._refusal() from None
@@ -107,9 +108,20 @@ class OdooLogins:
                 del self._waiting[address]
         self._in_a_row = 0
         self._throttle.succeeded(login, address)
-        authenticated = await self._authenticated(session)
         self._remember(attempt, authenticated)
         return authenticated
+
+    async def _verify(self, attempt: bytes, login: str, password: str) -> Authenticated:
+        """A client that sends its password each time stays one session of Odoo, where sessions live for months."""
+        remembered = self._remembered.get(attempt)
+        if remembered is not None:
+            await self._rpc.check_password(login, password)
+            try:
+                return await self.authenticate_with_token(remembered.authenticated.token or "")
+            except OpenemsError as e:
+                if e.code != errors.COMMON_AUTHENTICATION_FAILED:
+                    raise
+        return await self._authenticated(await self._rpc.log_in(login, password))
 
     async def authenticate_with_token(self, token: str) -> Authenticated:
         if not is_session_id(token):

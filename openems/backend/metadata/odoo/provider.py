@@ -165,7 +165,7 @@ class OdooMetadata:
             provider_name=settings.auth_oauth_provider_name,
             category_module=settings.category_module,
         )
-        self.registration = OdooRegistration(self._registration)
+        self.registration = OdooRegistration(self._registration, strangers=settings.registration)
         self.app_center = OdooAppCenter(self.rpc, role=self.get_user_role, master_key=settings.app_center_master_key)
         self.mailer = OdooMailer(self.rpc)
         self.logins: OdooLogins | None = None

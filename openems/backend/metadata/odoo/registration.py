@@ -133,17 +133,21 @@ class Registration:
 
 @implementer(IAuthUserRegistrationService)
 class OdooRegistration:
-    """Registration of users who log in with Odoo's own passwords."""
+    """Registration of users who log in with Odoo's own passwords. ``strangers``: anybody may; else only installers
+    register their customers."""
 
-    def __init__(self, registration: Registration, oem: str = "openems") -> None:
+    def __init__(self, registration: Registration, *, strangers: bool = True, oem: str = "openems") -> None:
         self._registration = registration
+        self._strangers = strangers
         self._oem = oem
 
     async def register_user(self, record: dict[str, Any]) -> None:
+        if not self._strangers:
+            raise generic("Registration is not available on this server")
         await self._registration.register(record, self._oem)
 
     async def register_user_if_not_exist(self, record: dict[str, Any]) -> None:
         try:
-            await self.register_user(record)
+            await self._registration.register(record, self._oem)
         except UserExists:
             pass

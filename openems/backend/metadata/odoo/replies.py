@@ -142,10 +142,10 @@ def last_line(text: str) -> str:
 # XML-RPC (8). The standard library's codec: nil both ways, integers of 32 bit.
 
 
-def encode_call(parameters: tuple[Any, ...]) -> bytes:
-    """``execute_kw`` with these. Raises OdooError for what XML-RPC cannot carry."""
+def encode_call(parameters: tuple[Any, ...], method: str = "execute_kw") -> bytes:
+    """Raises OdooError for what XML-RPC cannot carry."""
     try:
-        return xmlrpc.client.dumps(parameters, "execute_kw", allow_none=True).encode("utf-8", "strict")
+        return xmlrpc.client.dumps(parameters, method, allow_none=True).encode("utf-8", "strict")
     except (OverflowError, TypeError, UnicodeEncodeError) as e:
         raise OdooError(f"A value cannot be sent to Odoo: {short(str(e), 100)}") from None
 

@@ -20,6 +20,8 @@ from twisted.logger import Logger
 from openems.backend.authentication.exchange import Exchange, ExchangeError, Reply
 from openems.backend.metadata.odoo.once import Once, TooMany
 from openems.backend.metadata.odoo.replies import (
+    COOL_DOWN,
+    Fault,
     OdooError,
     OdooUnavailable,
     Refused,
@@ -47,6 +49,7 @@ AUTHENTICATE = "/web/session/authenticate"
 DESTROY = "/web/session/destroy"
 SESSION_INFO = "/web/session/get_session_info"
 OBJECT = "/xmlrpc/2/object"
+COMMON = "/xmlrpc/2/common"
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -222,6 +225,25 @@ class OdooRpc:
             return decode_reply(reply.body, prefix)
 
         return await self._within(call(), timeout)
+
+    async def check_password(self, login: str, password: str) -> None:
+        """Without a new session. Raises :class:`Refused`."""
+
+        async def call() -> None:
+            body = encode_call((self._database, login, password, {}), "authenticate")
+            reply = await self._exchange("POST", COMMON, content=("text/xml; charset=utf-8", body))
+            if reply.status != 200:
+                raise self._gone(f"{COMMON}: HTTP {reply.status}")
+            try:
+                uid = decode_reply(reply.body, "Unable to log in")
+            except Fault as e:
+                if COOL_DOWN in e.text:
+                    raise OdooUnavailable("Odoo refuses all logins of this machine for a minute", sent=False) from None
+                raise
+            if not uid:
+                raise Refused()
+
+        await self._within(call(), WEB_SECONDS)
 
     async def _admin_uid(self) -> int:
         info = await self._as_admin(lambda session: self._web(SESSION_INFO, {}, session))

@@ -24,6 +24,7 @@ class OdooSettings(msgspec.Struct, frozen=True, kw_only=True):
     poll_interval: float = 10.0
     mark_offline_at_start: bool = True
     enable_password_authentication: bool = True
+    registration: bool = True
     auth_oauth_provider_name: str | None = None
     category_module: str = "fems"
     customer_login_suffix: str = "@fenecon.de"

@@ -56,8 +56,11 @@ class FakeExchange:
         path = url.removeprefix("http://odoo:8069").partition("?")[0]
         asked = more.get("json")
         if more.get("content") is not None:
-            parameters, _ = xmlrpc.client.loads(more["content"][1])
-            path, asked = f"{parameters[3]}.{parameters[4]}", parameters[5:]
+            parameters, name = xmlrpc.client.loads(more["content"][1])
+            if name == "execute_kw":
+                path, asked = f"{parameters[3]}.{parameters[4]}", parameters[5:]
+            else:
+                asked = parameters
         self.asked.append((path, asked, (more.get("headers") or {}).get("Cookie")))
         answer = self.answers[path]
         if callable(answer):

@@ -14,7 +14,7 @@ from openems.backend.models import User
 from openems.common.errors import OpenemsError
 from openems.common.role import Level
 from openems.common.semver import SemanticVersion
-from tests.backend.metadata.odoo.world import OdooCase
+from tests.backend.metadata.odoo.world import Inside, OdooCase
 from tests.real import real
 
 NOTIFY = Path(__file__).parents[4] / "deploy" / "odoo" / "notify.sql"
@@ -29,8 +29,6 @@ CONFIG = Raw(
 class Reading(OdooCase):
     async def test_start(self) -> None:
         """4, P1, P2: values as Odoo has them; everybody is offline; initialised once."""
-        from tests.backend.metadata.odoo.world import Inside
-
         inside = Inside(real("odoo"))
         device, edge = inside.device(comment="Haus", producttype="gen1")
         inside.sql(
@@ -230,8 +228,6 @@ class Writing(OdooCase):
 
     async def test_least_rights(self) -> None:
         """5: what ``pgUser`` needs, and no more."""
-        from tests.backend.metadata.odoo.world import Inside
-
         inside = Inside(real("odoo"))
         if inside.sql("SELECT 1 FROM pg_roles WHERE rolname = 'openems_backend'"):
             inside.sql("DROP OWNED BY openems_backend; DROP ROLE openems_backend")
@@ -257,3 +253,67 @@ class Writing(OdooCase):
         await metadata.reader.read()
         self.assertEqual(initialised, [])
         self.assertEqual(statements.CHANNEL, "openems_backend")
+
+
+class WithTheJavaBackend(OdooCase):
+    """The addon serves it, too: its statements (5.2) and the shapes it reads strictly (11.2, 11.3)."""
+
+    async def test_statements(self) -> None:
+        inside = Inside(real("odoo"))
+        device, name = inside.device()
+        for text, parameters in (
+            ("UPDATE openems_device SET openems_is_connected = FALSE;", ()),
+            (
+                "SELECT id,apikey,setup_password,name,comment,openems_version,lastmessage,producttype"
+                " FROM openems_device;",
+                (),
+            ),
+            ("SELECT openems_config FROM openems_device WHERE name = %s LIMIT 1;", (name,)),
+            (
+                "UPDATE openems_device SET openems_config = %s, openems_config_components = %s WHERE id = %s",
+                ("{}", "{}", device),
+            ),
+            (
+                "INSERT INTO openems_openemsconfigupdate (create_date, device_id, teaser, details)"
+                " VALUES(%s, %s, %s, %s)",
+                (datetime.datetime(2026, 4, 20), device, "t", "<table></table>"),
+            ),
+            ("UPDATE openems_device SET producttype = %s WHERE id = %s", ("gen1", device)),
+            (f"UPDATE openems_device SET lastmessage = (now() at time zone 'UTC') WHERE id IN ({device})", ()),
+            (f"UPDATE openems_device SET openems_is_connected = TRUE WHERE id IN ({device})", ()),
+            (f"UPDATE openems_device SET openems_sum_state_level = 'fault' WHERE id IN ({device})", ()),
+        ):
+            inside.sql(text, *parameters)
+        fields = ("openems_is_connected", "openems_sum_state_level", "producttype", "openems_config_update_ids")
+        record = inside.read("openems.device", device, *fields)
+        self.assertEqual([record[field] for field in fields[:3]], [True, "fault", "gen1"])
+        self.assertEqual(len(record["openems_config_update_ids"]), 1)
+
+    async def test_shapes(self) -> None:
+        metadata = await self.begin(real("odoo"))
+        device, name = self.inside.device()
+        _, login = self.inside.user(role="owner", device=device)
+        user = (await metadata.rpc.call("/openems_backend/info", {"external_uid": login}))["user"]
+        types = {"id": int, "login": str, "name": str, "language": str, "global_role": str, "has_multiple_edges": bool}
+        for member, kind in {**types, "settings": str}.items():
+            self.assertIs(type(user[member]), kind, member)
+        asked = {"external_uid": login, "page": 0, "limit": 20, "searchParams": {}}
+        shapes = (await metadata.rpc.call("/openems_backend/get_edges", asked))["devices"]
+        shapes.append(
+            await metadata.rpc.call("/openems_backend/get_edge_with_role", {"external_uid": login, "edge_id": name})
+        )
+        for shape in shapes:
+            self.assertEqual(
+                shape,
+                {
+                    "id": device,
+                    "name": name,
+                    "comment": "",
+                    "producttype": "",
+                    "role": "owner",
+                    "lastmessage": None,
+                    "openems_sum_state_level": "ok",
+                },
+            )
+        unseen = {"external_uid": login, "edge_id": "edge0815"}
+        self.assertEqual(await metadata.rpc.call("/openems_backend/get_edge_with_role", unseen), {})

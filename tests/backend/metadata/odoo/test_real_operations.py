@@ -184,6 +184,13 @@ class Registration(Case):
             error = await self.refused(metadata.register_user(self.record(**more), "openems"), 1)
             self.assertEqual(error.message, text)
 
+    async def test_customers_only(self) -> None:
+        metadata = await self.begin(real("odoo"), registration=False)
+        record = self.record(includePasswordInRegistrationEmail=False)
+        await self.refused(metadata.registration.register_user(record), 1, "Registration is not available")
+        await metadata.registration.register_user_if_not_exist(record)
+        self.assertEqual((await metadata.get_user_by_external_id(record["email"].lower())).name, "Max Muster")
+
     async def test_without_password(self) -> None:
         metadata = await self.begin(real("odoo"), enable_password_authentication=False)
         self.assertIsNone(metadata.logins)

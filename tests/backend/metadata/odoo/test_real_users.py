@@ -35,6 +35,20 @@ class Logins(OdooCase):
         again = await metadata.logins.authenticate_with_password(login, "secret", "192.0.2.1:1")
         self.assertEqual(again.token, done.token)
 
+    async def test_password_again_later(self) -> None:
+        """One session of Odoo; a changed password is refused."""
+        metadata = await self.begin(real("odoo"))
+        number, login = self.inside.user()
+
+        async def log_in() -> str:
+            for remembered in metadata.logins._remembered.values():
+                remembered.at -= 100
+            return (await metadata.logins.authenticate_with_password(login, "secret", "192.0.2.1:1")).token
+
+        self.assertEqual(await log_in(), await log_in())
+        self.inside.execute("res.users", "write", [number], {"password": "other"})
+        await self.refused(log_in(), 1003)
+
     async def test_token_and_logout(self) -> None:
         metadata = await self.begin(real("odoo"))
         _, login = self.inside.user()

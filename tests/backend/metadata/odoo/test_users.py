@@ -19,7 +19,17 @@ from openems.backend.models import OrderItem, PageRequest, User
 from openems.common.errors import OpenemsError
 from openems.common.role import Language, Level, Role
 from openems.testing.services import now_of
-from tests.backend.metadata.odoo.fakes import AUTHENTICATE, DENIED, FakeExchange, failed, fault, ok, rpc_of, xml
+from tests.backend.metadata.odoo.fakes import (
+    AUTHENTICATE,
+    DENIED,
+    EXPIRED,
+    FakeExchange,
+    failed,
+    fault,
+    ok,
+    rpc_of,
+    xml,
+)
 from tests.backend.metadata.odoo.test_edges import values
 
 INFO = "/openems_backend/info"
@@ -288,6 +298,27 @@ class Logins(World):
         with self.assertRaises(OpenemsError) as caught:
             now_of(self.logins.authenticate_with_token(token))
         self.assertEqual(caught.exception.code, 1006)
+
+    def test_client_that_sends_its_password_each_time(self) -> None:
+        """One session of Odoo, whatever the time; a changed password is noticed."""
+        uid: list[Any] = [7]
+        self.exchange.answers["/xmlrpc/2/common"] = lambda asked: xml(uid[0])
+        token = self.successResultOf(self.login()).token
+        for _ in range(5):
+            self.clock.advance(TRUST + 1)
+            self.assertEqual(self.successResultOf(self.login()).token, token)
+        self.assertEqual(self.count(AUTHENTICATE), 1)
+        self.clock.advance(TRUST + 1)
+        uid[0] = False
+        self.assertEqual(self.failureResultOf(self.login()).value.code, 1003)
+        # The session ended: a new one.
+        self.clock.advance(TRUST + 1)
+        self.successResultOf(self.login())
+        uid[0] = 7
+        self.exchange.answers[SESSION_INFO] = EXPIRED
+        self.clock.advance(TRUST + 1)
+        self.successResultOf(self.login())
+        self.assertEqual(self.count(AUTHENTICATE), 3)
 
     def test_logout(self) -> None:
         """Q5: the session itself ends; the user's other ones go on."""
