@@ -27,7 +27,7 @@ from openems.backend.events import EventBus
 from openems.backend.metrics import web
 from openems.backend.metrics.prometheus import Prometheus
 from openems.backend.metrics.requests import Requests
-from openems.backend.ui import session
+from openems.backend.ui import labels
 from openems.common.errors import OUTCOMES
 from openems.testing.connections import FakeConnection
 from openems.testing.services import FakeMetadata, FakeTimedata
@@ -54,7 +54,7 @@ def _backend(edges: int) -> tuple[Prometheus, list[int]]:
         manager.edges_server.connections.add(connection)
         reactor.callLater(3600, int)
     ui, results = requests.observer("uiwebsocket0"), requests.result_observer("ui")
-    for outer, inners in session._LABELS.items():
+    for outer, inners in labels.METHODS.items():
         for inner in inners:
             method = f"edgeRpc/{outer}/{inner}" if outer in ("appCenter", "componentJsonApi") else f"{outer}/{inner}"
             ui(method, 0.01)

@@ -7,12 +7,16 @@ An input is a program: for each frame a byte that says its kind and size, or byt
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
+import itertools
 import random
 from typing import Any
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from websockets.speedups import apply_mask
 
 from openems.websocket.client import ReconnectingClient
@@ -25,6 +29,12 @@ LARGEST = 2000
 _KINDS = (1, 1, 1, 1, 0, 2, 8, 9, 10, 3, 1, 1, 0, 1, 1, 1)
 _SIZES = (0, 1, 3, 20, 125, 126, 130, 2001)
 MASK = b"\x11\x00\xfe\x7a"
+
+
+_LONGEST = 6000
+#: Shorter streams come byte by byte, too.
+_BY_BYTE = 600
+_CLOCK = Clock()
 
 
 class Difference(Exception):
@@ -60,41 +70,53 @@ def stream_of(program: bytes, *, masked: bool) -> bytes:
         # 13: a length in the long form where the short one would do; 14: reserved bits; 15: not masked as it should be
         first = final | _KINDS[kind] | (0x40 if kind == 14 else 0)
         parts.append(frame(payload, first, masked=masked is not (kind == 15), long_form=kind == 13))
-    return b"".join(parts)
+    return b"".join(parts)[:_LONGEST]
+
+
+@functools.cache
+def _factory(server: bool) -> Any:
+    """One for all connections: making one costs more than most inputs."""
+    endpoint: Any = lambda connection: Side.current  # noqa: E731
+    made: Any
+    if server:
+        made = WebSocketServer("Test", endpoint, reactor=_CLOCK, max_message_size=LARGEST)
+    else:
+        made = ReconnectingClient(
+            "ws://127.0.0.1:1",
+            {},
+            endpoint,
+            reactor=_CLOCK,
+            min_wait=1,
+            max_wait=1,
+            name="Test",
+            max_message_size=LARGEST,
+        )
+    return made._factory
 
 
 class Side:
     """One end of a connection in memory; ``slow``: everything is left to Autobahn."""
 
+    current: Side
+
     def __init__(self, *, server: bool, slow: bool) -> None:
+        Side.current = self
         self.texts: list[bytes] = []
-        clock = Clock()
-        if server:
-            made: Any = WebSocketServer("Test", self._endpoint, reactor=clock, max_message_size=LARGEST)
-        else:
-            made = ReconnectingClient(
-                "ws://127.0.0.1:1", {}, self._endpoint, reactor=clock, min_wait=1, max_wait=1, name="Test",
-                max_message_size=LARGEST,
-            )  # fmt: skip
-        self.protocol: Any = made._factory.buildProtocol(None)
+        self.protocol: Any = _factory(server).buildProtocol(None)
         self.transport = StringTransport()
         self.protocol.makeConnection(self.transport)
         self.protocol.dataReceived(UPGRADE if server else self._answer(self.transport.value()))
-        if not self.protocol.state == self.protocol.STATE_OPEN:
+        if self.protocol.state != self.protocol.STATE_OPEN:
             raise Difference("the handshake failed")
         if slow:
             self.protocol.dataReceived = self.protocol._dataReceived
         self.transport.clear()
-        self.clock = clock
 
     def _answer(self, request: bytes) -> bytes:
         key = request.split(b"Sec-WebSocket-Key: ")[1].split(b"\r\n")[0]
         accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
         head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         return head + b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n"
-
-    def _endpoint(self, connection: Any) -> Side:
-        return self
 
     def opened(self) -> None: ...
 
@@ -111,11 +133,13 @@ class Side:
             size = next(sizes)
             self.protocol.dataReceived(stream[at : at + size])
             at += size
-            self.clock.advance(0)
         protocol = self.protocol
         # What comes after a mistake that we have ended the connection for is nobody's any more.
         end = (protocol.state == protocol.STATE_OPEN, None if protocol.failedByMe else protocol.remoteCloseCode)
-        return self.texts, end, self._replies(self.transport.value())
+        _CLOCK.advance(0)
+        replies = self._replies(self.transport.value())
+        protocol.connectionLost(Failure(ConnectionDone()))
+        return self.texts, end, replies
 
     def _replies(self, sent: bytes) -> list[tuple[int, bytes]]:
         """First byte and content of each frame: a client's masks are random."""
@@ -143,11 +167,11 @@ def frames(program: bytes) -> None:
     generator = random.Random(seed)
     for server in (True, False):
         stream = stream_of(program, masked=server)
-        whole = iter(lambda: 65536, None)
+        whole = itertools.repeat(65536)
         expected = Side(server=server, slow=True).feed(stream, whole)
         for pieces in (
             whole,
-            iter(lambda: 1, None),
+            itertools.repeat(1 if len(stream) < _BY_BYTE else 50),
             iter(lambda: generator.choice((1, 2, 5, 7, 30, 300, 4000)), None),
         ):
             got = Side(server=server, slow=False).feed(stream, pieces)

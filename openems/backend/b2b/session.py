@@ -22,9 +22,9 @@ from zope.interface import implementer
 from openems.backend.b2b.credentials import websocket_credentials
 from openems.backend.b2b.deadline import within
 from openems.backend.b2b.subscriptions import Content
-from openems.backend.core.roles import assert_user_role
 from openems.backend.interfaces import IEndpoint
 from openems.backend.models import User
+from openems.backend.roles import assert_user_role
 from openems.common import errors
 from openems.common.channel import check_addresses
 from openems.common.errors import OpenemsError, generic

@@ -9,18 +9,6 @@ from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Request
 
-#: Inner methods of users answered here; others are the edge's.
-USER_METHODS = frozenset(
-    {
-        "addRegisterKeyHistory",
-        "addUnregisterKeyHistory",
-        "getRegisteredKeys",
-        "isAppFree",
-        "isKeyApplicable",
-        "getPossibleApps",
-    }
-)
-
 
 def provider(app_center: Any) -> Any:
     if app_center is None:
@@ -55,7 +43,7 @@ async def handle_edge_request(app_center: Any, edge_id: str, request: Request) -
 
 
 async def handle_user_request(app_center: Any, edge_id: str, user: User, inner: Request) -> Any:
-    """A user asks one of :data:`USER_METHODS`; the inner ``result``."""
+    """A user asks one of openems.common.methods.names.APP_CENTER; the inner ``result``."""
     apps = provider(app_center)
     members = inner.members()
     if inner.method in ("isKeyApplicable", "getPossibleApps"):

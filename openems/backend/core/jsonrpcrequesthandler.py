@@ -16,16 +16,16 @@ from zope.interface import implementer
 
 from openems.backend.core import appcenter, xlsx
 from openems.backend.core.querypool import QueryPool
-from openems.backend.core.roles import assert_user_role
 from openems.backend.events import ConfigReceived, EventBus
 from openems.backend.interfaces import IDebugLoggable, IJsonRpcRequestHandler
 from openems.backend.models import User
+from openems.backend.roles import assert_user_role
 from openems.common import errors, jsonrpc
 from openems.common.channel import check_addresses
 from openems.common.edgeconfig import EMPTY_CONFIG, EdgeConfig
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, Request, Success, new_id, raw
-from openems.common.methods import history
+from openems.common.methods import history, names
 from openems.common.methods.history import HistoryQuery
 from openems.common.resolution import Resolution, Unit
 from openems.common.role import Language, Role
@@ -153,7 +153,7 @@ class JsonRpcRequestHandler:
             return await self._edge_config(edge_id)
         if payload.method == "appCenter":
             inner = payload.members().request()
-            if inner.method in appcenter.USER_METHODS:
+            if inner.method in names.APP_CENTER:
                 return await appcenter.handle_user_request(self._app_center, edge_id, user, inner)
             if inner.method == "installAppWithSuppliedKey":
                 return await self._install_app(user, role, edge_id, inner)

@@ -27,7 +27,7 @@ def label(request: Request) -> str:
     """
     if request.method not in METHODS[""]:
         return "other"
-    names = [request.method]
+    path = [request.method]
     known = METHODS.get(request.method)
     if known is None:
         return request.method
@@ -40,7 +40,7 @@ def label(request: Request) -> str:
         method = payload.get("method") if isinstance(payload, dict) else None
         if not isinstance(method, str):
             break
-        names.append(method if method in known else "other")
+        path.append(method if method in known else "other")
         known = METHODS.get(method) if method in known else None
         value = payload.get("params") if isinstance(payload, dict) else None
-    return "/".join(names)
+    return "/".join(path)

@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 from openems.backend.models import OrderItem, PageRequest, SetupProtocolCoreInfo, UserAlertingSettings
-from openems.common import errors
+from openems.common import errors, jsonrpc
 from openems.common.errors import OpenemsError, generic, json_text, short
 from openems.common.instant import instant
-from openems.common.jsonrpc import Members
+from openems.common.jsonrpc import Members, Notification
 from openems.common.role import Level, Role
 
 MAX_LIMIT = 100
@@ -207,3 +207,20 @@ def with_milliseconds(time: str) -> str:
         return time
     minutes, seconds, fraction, offset = match.groups()
     return f"{minutes}{seconds or ':00'}.{(fraction or '').ljust(3, '0')[:3]}{offset}"
+
+
+def with_exact_time(notification: Notification) -> Notification:
+    """The line's time with milliseconds (ui.md 15.9); everything else verbatim."""
+    try:
+        params = jsonrpc.loads(notification.params)
+    except ValueError:
+        return notification
+    line = params.get("line") if isinstance(params, dict) else None
+    time = line.get("time") if isinstance(line, dict) else None
+    if not isinstance(line, dict) or not isinstance(time, str):
+        return notification
+    exact = with_milliseconds(time)
+    if exact == time:
+        return notification
+    line["time"] = exact
+    return Notification(notification.method, jsonrpc.raw(params))

@@ -6,10 +6,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.core.appcenter import USER_METHODS, handle_edge_request, handle_user_request
+from openems.backend.core.appcenter import handle_edge_request, handle_user_request
 from openems.backend.models import User
 from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Request, new_id, raw
+from openems.common.methods import names
 from openems.testing.services import now_of
 
 USER = User(id="jane", user_id="7", name="Jane")
@@ -71,7 +72,7 @@ class AppCenter(SynchronousTestCase):
         ):
             self.assertEqual(self.assertRaises(OpenemsError, ask).code, code)
         self.assertEqual(self.apps.calls, [])
-        for method in USER_METHODS:
+        for method in names.APP_CENTER:
             request = Request(method, raw({"key": "k", "appId": "a"}), new_id())
             error = self.assertRaises(OpenemsError, now_of, handle_user_request(None, "edge0", USER, request))
             self.assertEqual(error.message, "No AppCenter Metadata provided.")

@@ -10,10 +10,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.core.jsonrpcrequesthandler import JsonRpcRequestHandler
-from openems.backend.core.roles import assert_user_role
 from openems.backend.core.timedatamanager import TimedataManager
 from openems.backend.events import EventBus
 from openems.backend.models import User
+from openems.backend.roles import assert_user_role
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Request, new_id, raw
 from openems.common.role import Language, Role

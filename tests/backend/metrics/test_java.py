@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.ui.session import label
+from openems.backend.ui.labels import label
 from openems.common.histogram import JAVA_BOUNDS
 from tests.backend.edge.world import START
 from tests.backend.metrics.test_components import Part

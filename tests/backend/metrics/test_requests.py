@@ -7,7 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.metrics.requests import MAX_CHILDREN, OTHER, Requests
-from openems.backend.ui.session import label
+from openems.backend.ui.labels import label
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic, outcome
 from openems.common.jsonrpc import Request, new_id, raw

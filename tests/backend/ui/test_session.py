@@ -12,8 +12,9 @@ from zope.interface.verify import verifyObject
 from openems.backend.events import EdgesChanged
 from openems.backend.interfaces import IEndpoint
 from openems.backend.models import SetupProtocolCoreInfo, UserAlertingSettings
+from openems.backend.ui.labels import label
+from openems.backend.ui.methods.subscriptions import MAX_CHANNELS
 from openems.backend.ui.parameters import GENERATED_ALPHABET
-from openems.backend.ui.session import MAX_CHANNELS, label
 from openems.common import errors, jsonrpc
 from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Notification, Request

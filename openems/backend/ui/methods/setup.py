@@ -76,13 +76,11 @@ async def submit_setup_protocol(session: Session, user: User, request: Request) 
     assert_user_role(session.server.metadata, user, edge_id, Role.INSTALLER, request.method)
     choose = session.server.random.choice
     customer["role"] = Role.OWNER.name
-    customer["password"] = "".join(
-        choose(parameters.GENERATED_ALPHABET) for _ in range(parameters.GENERATED_LENGTH)
-    )
+    customer["password"] = "".join(choose(parameters.GENERATED_ALPHABET) for _ in range(parameters.GENERATED_LENGTH))
     record = parameters.registration_record({**customer, "includePasswordInRegistrationEmail": True})
     await session.server.logins.register_customer(record, session.connection.remote)
     protocol_id = await session.server.metadata.submit_setup_protocol(user, protocol)
-    session.protocols.add([protocol_id])
+    _remember(session, user, [protocol_id])
     return {"setupProtocolId": protocol_id}
 
 
@@ -121,7 +119,11 @@ async def get_protocols_core_info(session: Session, user: User, request: Request
 
 async def _listed(session: Session, user: User, edge_id: str) -> list[Any]:
     infos = await session.server.metadata.get_setup_protocols_core_info(edge_id)
+    _remember(session, user, [info.id for info in infos])
+    return list(infos)
+
+
+def _remember(session: Session, user: User, ids: list[int]) -> None:
     # Not for whoever logged in meanwhile; the same user may be another object by now, if his settings changed.
     if session.user is not None and session.user.user_id == user.user_id:
-        session.protocols.add([info.id for info in infos])
-    return list(infos)
+        session.protocols.add(ids)
