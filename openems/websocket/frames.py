@@ -195,6 +195,14 @@ class FastFrames:
         """Bytes the peer has not taken yet; nothing counts until the transport's own buffer is full."""
         return _TRANSPORT_BUFFER + self._sent_while_paused if self._paused else 0
 
+    def limit_messages(self, size: int | None) -> None:
+        """Longer ones end the connection (Close 1009), the one that is arriving included; None: as configured."""
+        most = self.factory.maxMessagePayloadSize
+        if size is not None:
+            most = min(size, most)
+        self.maxMessagePayloadSize = self.maxFramePayloadSize = most
+        self.longest_fast = min(65535, most)
+
     def pause_reading(self) -> None:
         if not self.reading_paused:
             self.reading_paused = True

@@ -9,6 +9,7 @@ What it promises:
 - Nothing a peer sends that is no valid message closes the connection or gets a reply (wire.md 1.6), except invalid
   UTF-8 (Close 1007) and a message over the size limit (Close 1009).
 - What waits for a slow reader is bounded: over ``send_limit`` bytes the connection is dropped.
+- Requests under way are bounded in number and bytes: further ones get 4005.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ DEFAULT_TIMEOUT = 60.0
 MAX_PENDING = 10_000
 #: Requests of a peer that may be under way on one connection.
 MAX_RUNNING = 2_000
+#: Bytes of those requests; a single one may be longer.
+MAX_RUNNING_BYTES = 64 * 1024 * 1024
 #: Bytes that may wait for a slow reader before its connection is dropped.
 SEND_LIMIT = 64 * 1024 * 1024
 #: Lines about nonsense that one connection may cause.
@@ -55,6 +58,7 @@ class Wire(Protocol):
     def close(self, code: int, reason: str) -> None: ...
     def drop(self, *, abort: bool = True) -> None: ...
     def invalid_utf8(self) -> None: ...
+    def limit_messages(self, size: int | None) -> None: ...
     def pause_reading(self) -> None: ...
     def resume_reading(self) -> None: ...
 
@@ -68,7 +72,9 @@ class Connection:
         "_observe",
         "_pending",
         "_reactor",
+        "_restricted",
         "_running",
+        "_running_bytes",
         "_send_limit",
         "_wire",
         "headers",
@@ -103,6 +109,8 @@ class Connection:
         self._endpoint: Any = None
         self._pending: dict[str, tuple[Deferred[Raw], Any]] = {}
         self._running: set[Deferred[None]] = set()
+        self._running_bytes = 0
+        self._restricted: int | None = None
         self._complaints = 0
         #: Called with False when the peer stops taking what is sent (64 KiB wait), with True when all of it is taken.
         self.on_flow: Callable[[bool], None] | None = None
@@ -118,12 +126,23 @@ class Connection:
         """One text frame; False if the connection is closed or its reader too slow (then it is dropped)."""
         if not self.is_open:
             return False
-        if self._wire.waiting > self._send_limit:
+        limit = self._send_limit if self._restricted is None else self._restricted
+        if self._wire.waiting > limit:
             self._log.warn("{name} {remote}: does not read, dropped", name=self.name, remote=self.remote)
             self.drop()
             return False
         self._wire.write_text(text)
         return True
+
+    def restrict(self, message_size: int, waiting: int) -> None:
+        """Until :meth:`trust`: a longer message ends the connection (Close 1009), and so does more than ``waiting``
+        bytes that the peer does not read; requests under way may have that many bytes."""
+        self._restricted = waiting
+        self._wire.limit_messages(message_size)
+
+    def trust(self) -> None:
+        self._restricted = None
+        self._wire.limit_messages(None)
 
     @property
     def running(self) -> int:
@@ -236,7 +255,7 @@ class Connection:
             self._complain(str(e))
             return
         if type(message) is Request:
-            self._start(message)
+            self._start(message, len(text))
         elif type(message) is Notification:
             try:
                 endpoint.notification(message)
@@ -267,20 +286,23 @@ class Connection:
 
     # --- requests of the peer
 
-    def _start(self, request: Request) -> None:
-        if len(self._running) >= MAX_RUNNING:
+    def _start(self, request: Request, size: int) -> None:
+        most = MAX_RUNNING_BYTES if self._restricted is None else self._restricted
+        if self._running and (len(self._running) >= MAX_RUNNING or self._running_bytes + size > most):
             self.send(Failed(request.id, OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)).encode())
             return
         running = Deferred.fromCoroutine(self._answer(request))
         if running.called:
             return
         self._running.add(running)
+        self._running_bytes += size
         deadline = None
         if request.timeout is not None and request.timeout > 0:
             deadline = self._reactor.callLater(request.timeout, running.cancel)
 
         def ended(_: Any) -> None:
             self._running.discard(running)
+            self._running_bytes -= size
             if deadline is not None and deadline.active():
                 deadline.cancel()
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 UPGRADE = (
     "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -28,8 +31,8 @@ def frame(payload: bytes, first: int = 0x81) -> bytes:
     return head + MASK + payload
 
 
-def connect(port: int, more: str = "") -> socket.socket:
-    peer = socket.create_connection(("127.0.0.1", port), timeout=20)
+def connect(port: int, more: str = "", source: tuple[str, int] | None = None) -> socket.socket:
+    peer = socket.create_connection(("127.0.0.1", port), timeout=20, source_address=source)
     peer.sendall(UPGRADE.format(more=more).encode())
     head = b""
     while b"\r\n\r\n" not in head:
@@ -159,6 +162,80 @@ def descriptors(offset: int) -> None:
         except OSError:
             break
     time.sleep(3)
+
+
+def texts(peer: socket.socket, seconds: float) -> Iterator[dict[str, Any]]:
+    """Messages that come until the connection or the time ends."""
+    data, end = b"", time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        peer.settimeout(left)
+        try:
+            more = peer.recv(65536)
+        except OSError:
+            return
+        if not more:
+            return
+        data += more
+        while len(data) >= 2:
+            length, begin = data[1], 2
+            if length == 126:
+                length, begin = int.from_bytes(data[2:4], "big"), 4
+            if len(data) < begin + length:
+                break
+            text, first, data = data[begin : begin + length], data[0], data[begin + length :]
+            if first == 0x88:
+                return
+            if first == 0x81:
+                yield json.loads(text)
+
+
+def twins(offset: int) -> dict[str, Any]:
+    """Two edges with one key. The second answers requests; then each comes back whenever it is thrown out."""
+    older, newer = edge1(offset), edge1(offset)
+    told = {"code": close_code(older), "asked": 0}
+    for message in texts(newer, 3):
+        if "id" in message and "method" in message:
+            told["asked"] += 1
+            inner = {"jsonrpc": "2.0", "id": message["params"]["payload"]["id"], "result": {"who": "newer"}}
+            answer = {"jsonrpc": "2.0", "id": message["id"], "result": {"payload": inner}}
+            newer.sendall(frame(json.dumps(answer).encode()))
+    end = time.monotonic() + 3
+    told["turns"] = 0
+    while time.monotonic() < end:
+        newest = edge1(offset)
+        close_code(newer, 2)
+        newer.close()
+        newer = newest
+        told["turns"] += 1
+    time.sleep(0.5)
+    return told
+
+
+def vanishing(offset: int) -> None:
+    """An edge whose address is taken away: it never ends its connection, what is sent to it goes nowhere."""
+    edge = connect(8081 + offset, "apikey: key-1\r\n", ("10.9.9.1", 0))
+    edge.sendall(frame(b'{"method":"timestampedData","params":{}}'))
+    time.sleep(1)
+    subprocess.run(["ip", "address", "delete", "10.9.9.1/32", "dev", "lo"], check=True)
+    time.sleep(15)
+
+
+def hoarders(offset: int) -> int:
+    """Edges that send more than a server with little memory can keep; how often a connection had ended."""
+    edges = [connect(8081 + offset, f"apikey: key-{number}\r\n") for number in range(1, 20)]
+    ended = 0
+    for number in range(60):
+        for edge in edges:
+            row = {f"c{number}/{n}": f"{n}" + "x" * 900 for n in range(4000)}
+            row_text = {"method": "timestampedData", "params": {str(time.time_ns() // 1_000_000): row}}
+            try:
+                edge.settimeout(2)
+                edge.sendall(frame(json.dumps(row_text).encode()))
+            except OSError:
+                ended += 1
+        if ended > 40:
+            break
+    return ended
 
 
 if __name__ == "__main__":

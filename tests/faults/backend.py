@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ EDGES = 20
 class Process(ProcessProtocol):
     def __init__(self) -> None:
         self.output = ""
+        #: -1 also for a signal; None while it runs.
+        self.code: int | None = None
         self.ended: Deferred[int] = Deferred()
 
     def outReceived(self, data: bytes) -> None:
@@ -41,7 +46,8 @@ class Process(ProcessProtocol):
     errReceived = outReceived
 
     def processEnded(self, reason: Any) -> None:
-        self.ended.callback(0 if isinstance(reason.value, ProcessDone) else reason.value.exitCode or -1)
+        self.code = 0 if isinstance(reason.value, ProcessDone) else reason.value.exitCode or -1
+        self.ended.callback(self.code)
 
 
 class SilentEndpoint:
@@ -74,9 +80,9 @@ class Faults(TestCase):
 
     timeout = 120
 
-    async def start(self, *, limit: str = "", disk: str = "") -> None:
+    async def start(self, *, limit: str = "", disk: str = "", launcher: Sequence[str] = ()) -> None:
         """``limit``: an option of prlimit; ``disk``: size of a file system of its own for the state, which only the
-        process sees."""
+        process sees; ``launcher``: options of tests.faults.launcher."""
         self.offset = free_offset()
         folder = Path(self.mktemp()).absolute()
         folder.mkdir(parents=True)
@@ -98,6 +104,8 @@ class Faults(TestCase):
         )
         twistd = str(Path(sys.executable).with_name("twistd"))
         command = [sys.executable, twistd, "-n", "--pidfile=", "openems-backend", "--config", str(configuration)]
+        if launcher:
+            command[1:2] = ["-m", "tests.faults.launcher", *launcher, "--"]
         if limit:
             command = ["prlimit", limit, *command]
         if disk:
@@ -106,12 +114,17 @@ class Faults(TestCase):
             Path(self.state).mkdir()
             script = f'mount -t tmpfs -o size={disk} tmpfs {self.state} && cp -a {copy}/. {self.state} && exec "$@"'
             command = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", *command]
-        self.process = Process()
-        self.transport: Any = reactor.spawnProcess(  # type: ignore[attr-defined]
-            self.process, command[0], command, env={**os.environ, "PYTHONPATH": str(ROOT)}, path=self.state
-        )
+        self._command = command
+        self.spawn()
         self.addCleanup(self.end)
         await self.witnesses()
+
+    def spawn(self) -> None:
+        """The process, or when it has ended another one with the same state."""
+        self.process = Process()
+        self.transport: Any = reactor.spawnProcess(  # type: ignore[attr-defined]
+            self.process, self._command[0], self._command, env={**os.environ, "PYTHONPATH": str(ROOT)}, path=self.state
+        )
 
     async def end(self) -> None:
         if not self.process.ended.called:
@@ -177,6 +190,13 @@ class Faults(TestCase):
         self.assertLess(delays[int(len(delays) * 0.99) - 1], 0.25, f"{len(delays)} values, worst {delays[-5:]}")
         self.assertTrue(self.ui.connected)
         self.assertIsNotNone(self.edge.connection)
+
+    def stored(self, edge_id: str = "edge0") -> list[int]:
+        """Epoch milliseconds of the values in the history file, in ascending order."""
+        (path,) = Path(self.state).glob("**/*.sqlite")
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as history:
+            query = "SELECT time FROM number JOIN series ON id = series WHERE edge = ? ORDER BY time"
+            return [time for (time,) in history.execute(query, (edge_id,))]
 
     def seen_by_process(self, path: str) -> Path:
         return Path(f"/proc/{self.transport.pid}/root{path}")

@@ -152,7 +152,7 @@ class _Pool(HTTPConnectionPool):
 
 class Exchange:
     """``observe(path, status, seconds)`` is told of each, with the path's template; status ``-1`` without a reply.
-    ``debug`` logs the exchanges, redacted."""
+    ``debug`` logs the exchanges, redacted. ``persistent``: connections are kept for the next request."""
 
     _log = Logger()
 
@@ -162,6 +162,7 @@ class Exchange:
         reactor: Any,
         concurrency: Concurrency,
         agent: Any = None,
+        persistent: bool = True,
         timeout: float = TIMEOUT,
         allow_plain_http: bool = False,
         observe: Callable[[str, str, float], None] | None = None,
@@ -179,7 +180,7 @@ class Exchange:
         self._pool: HTTPConnectionPool | None = None
         if agent is None:
             make_pool: Any = _Pool
-            self._pool = pool = make_pool(reactor, persistent=True)
+            self._pool = pool = make_pool(reactor, persistent=persistent)
             pool.retryAutomatically = False
             pool.maxPersistentPerHost = concurrency.limit
             pool.cachedConnectionTimeout = int(IDLE)

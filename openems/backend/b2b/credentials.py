@@ -23,11 +23,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openems.backend.interfaces import IAuthUserPasswordAuthenticationService, IMetadata
-from openems.backend.metadata.password import host_of
 from openems.backend.models import User
 from openems.backend.ui.ratelimit import PerPeer
 from openems.common import errors
 from openems.common.errors import OpenemsError
+from openems.websocket.proxies import host_of
 
 TRUST = 60.0
 DISTRUST = 5.0

@@ -26,7 +26,7 @@ from twisted.web.server import Request, Site
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import NIL_ID, Failed
-from openems.websocket.proxies import TrustedProxies
+from openems.websocket.proxies import TrustedProxies, host_of
 
 #: Twisted's web classes are untyped.
 _Request: Any = Request
@@ -266,8 +266,9 @@ class RestSite(_Site):
         """No line for a request."""
 
     def buildProtocol(self, addr: IAddress | None) -> IProtocol | None:
-        address = str(getattr(addr, "host", "local"))
-        most = self.max_connections if address in self.proxies else self.max_connections_of_address
+        host = str(getattr(addr, "host", "local"))
+        address = host_of(host)
+        most = self.max_connections if host in self.proxies else self.max_connections_of_address
         if len(self.channels) >= self.max_connections or self._addresses[address] >= most:
             self.refused += 1
             return None

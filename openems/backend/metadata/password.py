@@ -29,6 +29,7 @@ from openems.backend.metadata.throttle import Throttle
 from openems.backend.models import Authenticated
 from openems.common import errors
 from openems.common.errors import OpenemsError
+from openems.websocket.proxies import host_of
 
 DAY = 86_400_000
 #: A session ends this long after it was last used, in milliseconds.
@@ -62,18 +63,6 @@ def verify_password(password_hash: str, password: str) -> bool:
         return argon2.PasswordHasher().verify(password_hash, password)
     except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
         return False
-
-
-def host_of(remote: str) -> str:
-    """The address without the port, as attempts are counted.
-
-    >>> host_of("192.0.2.1:4711"), host_of("[2001:db8::1]:4711"), host_of("2001:db8::1")
-    ('192.0.2.1', '2001:db8::1', '2001:db8::1')
-    """
-    if remote.startswith("["):
-        return remote[1:].partition("]")[0]
-    host, colon, port = remote.rpartition(":")
-    return host if colon and port.isdigit() and ":" not in host else remote
 
 
 class _Remembered:

@@ -33,6 +33,7 @@ from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, Request
 from openems.common.role import Role
+from openems.websocket.proxies import host_of
 
 #: Seconds until a login, registration or logout that is not through is given up.
 TIMEOUT = 30.0
@@ -286,17 +287,6 @@ class Logins:
             if self._lines.take(self._reactor.seconds()):
                 self._log.error("{remote}: {what} failed: {kind}", remote=remote, what=what, kind=type(e).__name__)
             raise generic(UNAVAILABLE) from None
-
-
-def host_of(remote: str) -> str:
-    """``remote`` without its port.
-
-    >>> host_of("192.0.2.1:4711"), host_of("[2001:db8::1]:80"), host_of("2001:db8::1")
-    ('192.0.2.1', '[2001:db8::1]', '2001:db8::1')
-    """
-    if remote.startswith("["):
-        return remote.partition("]")[0] + "]"
-    return remote.partition(":")[0] if remote.count(":") == 1 else remote
 
 
 def _secret_strings(payload: Request, *names: str) -> list[str]:

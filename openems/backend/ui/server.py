@@ -216,9 +216,17 @@ class UiWebsocket:
 
     def admit(self, session: Session) -> bool:
         """A session's connection is open. False: there are too many, or the server stops."""
-        if self.stopping or len(self.sessions) >= self._max_connections:
+        if self.stopping:
             self.refused += 1
             return False
+        if len(self.sessions) >= self._max_connections:
+            self.refused += 1
+            # Sessions are in the order of their coming. Nobody keeps users out by connecting and staying silent.
+            stranger = next((other for other in self.sessions.values() if other.user is None), None)
+            if stranger is None:
+                return False
+            stranger.end("a stranger, and all places are taken")
+            self.forget(stranger)
         self.sessions[session.id] = session
         return True
 

@@ -52,6 +52,11 @@ LOG_MESSAGES = 5.0
 #: Seconds for which the result of an OAuth code is repeated on the same connection (ui.md 19, 9).
 CODE_RESULT = 5.0
 CONTEXT = "Ui.Websocket"
+#: Of whoever is not logged in: bytes of a message; of requests under way, and of replies he does not read.
+MESSAGE_OF_STRANGER = 64 * 1024
+WAITING_OF_STRANGER = 256 * 1024
+#: Logins and logouts that may wait for the one under way.
+MAX_LOGINS = 20
 
 
 @implementer(IEndpoint)
@@ -92,6 +97,7 @@ class Session:
     def opened(self) -> None:
         if not self.server.admit(self):
             raise Refused()
+        self.connection.restrict(MESSAGE_OF_STRANGER, WAITING_OF_STRANGER)
 
     def received(self, text: bytes) -> bool:
         return False
@@ -267,6 +273,9 @@ class Session:
     # --- logins (ui.md 5, 6)
 
     async def exclusive(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        if len(self._login.waiting) >= MAX_LOGINS:
+            self.server.limited += 1
+            raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
         await self._login.acquire()
         try:
             return await work()
@@ -279,6 +288,7 @@ class Session:
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
         self._forget_user()
         self.user, self.token = logged_in.user, logged_in.token
+        self.connection.trust()
         self.validated = self.since = self.server.reactor.seconds()
         self._log.info("{session} {remote}: logged in", session=str(self), remote=self.connection.remote)
         return logged_in.result
@@ -299,6 +309,7 @@ class Session:
     async def log_out(self) -> Raw:
         token = self.token
         self._forget_user()
+        self.connection.restrict(MESSAGE_OF_STRANGER, WAITING_OF_STRANGER)
         if token is not None:
             self.server.logins.logout(token)
         return EMPTY

@@ -13,7 +13,6 @@ from openems.backend.metadata.password import (
     MAX_SESSIONS,
     PasswordService,
     hash_password,
-    host_of,
     token_key,
     verify_password,
 )
@@ -40,16 +39,6 @@ class TestHash(ProviderTestCase):
         hashed = hash_password("Wörter")
         self.assertTrue(hashed.startswith("$argon2id$v=19$m=65536,t=3,p=4$"))
         self.assertTrue(verify_password(hashed, "Wörter"))
-
-    def test_host_of(self) -> None:
-        for remote, host in (
-            ("192.0.2.1:4711", "192.0.2.1"),
-            ("192.0.2.1", "192.0.2.1"),
-            ("[2001:db8::1]:4711", "2001:db8::1"),
-            ("2001:db8::1", "2001:db8::1"),
-            ("", ""),
-        ):
-            self.assertEqual(host_of(remote), host)
 
 
 class PasswordTestCase(ProviderTestCase):

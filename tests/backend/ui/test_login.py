@@ -8,7 +8,7 @@ from twisted.logger import globalLogPublisher, textFileLogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.models import User
-from openems.backend.ui.login import MAX_TOKEN, UNAVAILABLE, host_of
+from openems.backend.ui.login import MAX_TOKEN, UNAVAILABLE
 from openems.common import errors
 from openems.common.errors import OpenemsError
 from openems.common.role import Language, Role
@@ -387,8 +387,3 @@ class SecretsTest(SynchronousTestCase):
                 self.assertNotIn(secret, str(ui.ask(method, params)))
         self.assertTrue(seen)
         self.assertNotIn(secret, "".join(seen))
-
-    def test_host_of(self) -> None:
-        self.assertEqual(host_of("192.0.2.1:4711"), "192.0.2.1")
-        self.assertEqual(host_of("[2001:db8::1]:80"), "[2001:db8::1]")
-        self.assertEqual(host_of("2001:db8::1"), "2001:db8::1")

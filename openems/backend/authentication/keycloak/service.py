@@ -36,10 +36,10 @@ from openems.backend.interfaces import (
     IDebugLoggable,
     ILoginSessions,
 )
-from openems.backend.metadata.password import host_of
 from openems.backend.models import Authenticated, OAuthStart, OAuthTokens
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic, short
+from openems.websocket.proxies import host_of
 
 ID = "auth0"
 NAME = "Authentication.OAuth"

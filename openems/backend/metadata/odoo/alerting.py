@@ -42,7 +42,12 @@ class Alerting:
     async def settings(self, edge_id: str) -> list[UserAlertingSettings]:
         """Of all users of the edge."""
         domain = [["device_name", "=", edge_id], ["user_login", "!=", False]]
-        records = await self._models.search_read(MODEL, domain, FIELDS)
+        try:
+            records = await self._models.search_read(MODEL, domain, FIELDS)
+        except Fault as e:
+            if f"{MODEL} doesn't exist" in e.text:
+                return []  # an addon without alerting
+            raise
         return [
             UserAlertingSettings(
                 edge_id=edge_id,

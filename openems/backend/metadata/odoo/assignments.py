@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from twisted.logger import Logger
+
 from openems.backend.metadata.odoo.edges import EdgeTable
 from openems.backend.metadata.odoo.partners import Models
-from openems.backend.metadata.odoo.replies import text_of
+from openems.backend.metadata.odoo.replies import Fault, text_of
 from openems.backend.metadata.odoo.users import Users
 from openems.backend.models import User
 from openems.common.errors import generic
 from openems.common.role import Role
 
 MODEL = "openems.device_user_role"
+ALERTING = "openems.alerting"
 #: Minutes: alerting of an owner, who did not ask for it.
 OWNER_OFFLINE_DELAY = 60
 
 
 class Assignments:
+    _log = Logger()
+
     def __init__(self, models: Models, users: Users, table: EdgeTable) -> None:
         self._models = models
         self._users = users
@@ -40,11 +45,17 @@ class Assignments:
             return Role.parse(text_of(found[0].get("role")))
         await self._models.create(MODEL, {"user_id": odoo_id, "device_id": device, "role": role.json})
         if role is Role.OWNER:
-            domain = [["user_id", "=", odoo_id], ["device_id", "=", device]]
-            if not await self._models.search("openems.alerting", domain):
-                values = {"user_id": odoo_id, "device_id": device, "offline_delay": OWNER_OFFLINE_DELAY}
-                await self._models.create("openems.alerting", values)
+            await self._alert(odoo_id, device)
         return role
+
+    async def _alert(self, odoo_id: int, device: int) -> None:
+        """The edge is his already: that an addon knows no alerting does not undo it."""
+        values = {"user_id": odoo_id, "device_id": device, "offline_delay": OWNER_OFFLINE_DELAY}
+        try:
+            if not await self._models.search(ALERTING, [["user_id", "=", odoo_id], ["device_id", "=", device]]):
+                await self._models.create(ALERTING, values)
+        except Fault as e:
+            self._log.warn("Edge without alerting of its owner: {reason}", reason=e.message)
 
     async def add_edge(self, user: User, edge_id: str) -> None:
         role = await self.assign(await self._users.odoo_id(user), edge_id, Role.INSTALLER)

@@ -25,11 +25,12 @@ from openems.backend.interfaces import IAuthUserPasswordAuthenticationService
 from openems.backend.metadata.odoo.replies import OdooUnavailable, Refused, is_session_id
 from openems.backend.metadata.odoo.rpc import OdooRpc, Session
 from openems.backend.metadata.odoo.users import Users
-from openems.backend.metadata.password import MAX_LOGIN, MAX_PASSWORD, MAX_WAITING, MAX_WAITING_FOR_ADDRESS, host_of
+from openems.backend.metadata.password import MAX_LOGIN, MAX_PASSWORD, MAX_WAITING, MAX_WAITING_FOR_ADDRESS
 from openems.backend.metadata.throttle import Throttle
 from openems.backend.models import Authenticated
 from openems.common import errors
 from openems.common.errors import OpenemsError
+from openems.websocket.proxies import host_of
 
 #: Seconds a password or token that was good is taken without asking again, and a token while Odoo is away.
 TRUST = 60.0

@@ -89,6 +89,13 @@ class Partners:
 
     def __init__(self, models: Models) -> None:
         self._models = models
+        self._has_names: bool | None = None
+
+    async def _names(self) -> bool:
+        """Whether partners have first and last names: Odoo itself knows one name only."""
+        if self._has_names is None:
+            self._has_names = "firstname" in await self._models.fields("res.partner")
+        return self._has_names
 
     async def of_user(self, odoo_id: int) -> int:
         record = await self._models.read_one("res.users", odoo_id, ["partner_id"])
@@ -100,8 +107,10 @@ class Partners:
     async def information(self, odoo_id: int) -> dict[str, Any]:
         """The ``user`` member of getUserInformation."""
         partner = await self.of_user(odoo_id)
-        fields = [*PERSON, *ADDRESS, "country_id", "commercial_company_name"]
+        names = ["firstname", "lastname"] if await self._names() else ["name"]
+        fields = [*names, "email", "phone", *ADDRESS, "country_id", "commercial_company_name"]
         record = await self._models.read_one("res.partner", partner, fields)
+        record.setdefault("lastname", record.get("name"))
         country = many2one(record.get("country_id"))
         code = None
         if country is not None:
@@ -126,6 +135,10 @@ class Partners:
         values: dict[str, Any] = {name: _text(person, name) for name in PERSON if name in person}
         if isinstance(values.get("email"), str):
             values["email"] = values["email"].lower()
+        if ("firstname" in values or "lastname" in values) and not await self._names():
+            name = " ".join(str(part) for part in (values.pop("firstname", ""), values.pop("lastname", "")) if part)
+            if name:
+                values["name"] = name
         address = person.get("address")
         if isinstance(address, dict):
             values["type"] = "contact"
@@ -140,9 +153,9 @@ class Partners:
                 else:
                     self._log.warn("Country with code {code!r} not found", code=str(country)[:20])
         company = person.get("company")
-        name = _text(company, "name") if isinstance(company, dict) and "name" in company else False
-        if name:
-            parent = await self._company(str(name), partner)
+        firm = _text(company, "name") if isinstance(company, dict) and "name" in company else False
+        if firm:
+            parent = await self._company(str(firm), partner)
             if parent is not None:
                 values["parent_id"] = parent
         return values

@@ -163,8 +163,8 @@ class Protocols:
             await self._models.create(ITEM, values | _texts(item, "category", "name", "value", "view", "field"))
 
     async def _name_installer(self, partner: int, installer: dict[str, Any]) -> None:
-        names = _texts(installer, "firstname", "lastname")
         try:
+            names = await self._partners.values(_texts(installer, "firstname", "lastname"))
             record = await self._models.read_one("res.partner", partner, ["is_company"])
             if names and not record.get("is_company"):
                 await self._models.write("res.partner", partner, names)

@@ -18,11 +18,10 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.web.client import Agent
 from zope.interface import implementer
 
 from openems.backend.authentication.concurrency import Concurrency
-from openems.backend.authentication.exchange import CONNECT_TIMEOUT, Exchange
+from openems.backend.authentication.exchange import Exchange
 from openems.backend.events import EdgesChanged, EventBus, MetadataInitialized
 from openems.backend.interfaces import (
     IDebugLoggable,
@@ -108,8 +107,9 @@ class OdooMetadata:
                 concurrency=Concurrency(settings.request_pool_size, MAX_QUEUE),
                 allow_plain_http=True,
                 observe=observe,
+                agent=agent,
                 # Odoo's own server closes after each reply without saying so before.
-                agent=agent or Agent(reactor, connectTimeout=CONNECT_TIMEOUT),
+                persistent=False,
             ),
             url=settings.url,
             database=settings.database,

@@ -67,6 +67,7 @@ class Users:
         self._logins: OrderedDict[str, str] = OrderedDict()
         self._ids: dict[int, str] = {}
         self._once: Once[str, Known] = Once()
+        self._addon_once: Once[None, None] = Once()
         self._asked_for: OrderedDict[str, float] = OrderedDict()
         self._groups: dict[str, int | None] = {}
 
@@ -134,8 +135,10 @@ class Users:
 
     async def try_addon(self) -> None:
         """Whom would it answer about, asked about nobody? Once."""
-        if self.addon_answers is not None:
-            return
+        if self.addon_answers is None:
+            await self._addon_once.run(None, self._try_addon)
+
+    async def _try_addon(self) -> None:
         try:
             answer = await self._rpc.call(INFO, {"external_uid": f"nobody-{secrets.token_hex(12)}"})
         except OdooUnavailable:

@@ -38,6 +38,7 @@ class SqliteTimedata:
     READERS = 4
     MAX_QUERIES = 1_000
     LOG_EVERY = 60.0
+    READERS_PATIENCE = 0.3
     _log = Logger()
 
     def __init__(
@@ -100,19 +101,34 @@ class SqliteTimedata:
         self._log.info("{id}: history in {path}", id=self.id, path=self._path)
 
     async def stop(self) -> None:
-        """Writes what waits (for a limited time), then ends all threads."""
+        """Writes what waits for ``stop_patience`` seconds, puts the rest in a file for the next start, and ends all
+        threads; at most a second later it returns whatever they do."""
         if not self._running:
             return
         self._running = False
         # Before the writer: the last connection to close tidies up the file, and these may not write.
-        self._readers.stop()
+        readers = self._readers.stop()
+        readers.addTimeout(self.READERS_PATIENCE, self._reactor)
+        try:
+            await readers
+        except TimeoutError:
+            self._log.info("{id}: a query of {path} does not end", id=self.id, path=self._path)
+        patience = max(self._stop_patience - self.READERS_PATIENCE, self._stop_patience / 2)
         ended: Deferred[None] = Deferred()
-        ended.addTimeout(self._stop_patience + 2, self._reactor)
-        self._writer.stop(self._stop_patience, lambda: ended.callback(None))
+        ended.addTimeout(patience + 1, self._reactor)
+        hurry = self._reactor.callLater(patience + 0.3, self._writer.hurry)
+        self._writer.stop(patience, lambda: ended.callback(None))
         try:
             await ended
         except TimeoutError:
-            self._log.error("{id}: the writer of {path} does not end", id=self.id, path=self._path)
+            if self._writer.waiting:
+                self._log.error("{id}: the writer of {path} does not end", id=self.id, path=self._path)
+            else:
+                # All is written; only the tidying up that comes with closing takes long. The next start does it.
+                self._log.info("{id}: {path} is still being closed", id=self.id, path=self._path)
+        finally:
+            if hurry.active():
+                hurry.cancel()
 
     async def flush(self) -> None:
         """Everything taken so far is committed when this returns."""
@@ -149,7 +165,7 @@ class SqliteTimedata:
         def answer(connection: sqlite3.Connection) -> T:
             if not self._running:
                 raise OpenemsError(COMMON_SERVICE_NOT_AVAILABLE)
-            with reader.ask(connection) as view:
+            with reader.ask(connection, stopping=lambda: not self._running) as view:
                 return question(view, *args, **kwargs)
 
         if not self._running:

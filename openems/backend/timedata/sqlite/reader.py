@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import sqlite3
 import time as clock
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
@@ -24,7 +25,7 @@ from openems.backend.timedata.sqlite.store import storable
 from openems.common import energy
 from openems.common.data import Value
 from openems.common.energy import Stretch
-from openems.common.errors import generic
+from openems.common.errors import COMMON_SERVICE_NOT_AVAILABLE, OpenemsError, generic
 from openems.common.resolution import Grid
 
 #: One snapshot period of an edge, 301 s, and jitter.
@@ -50,15 +51,26 @@ class Channel(msgspec.Struct, frozen=True):
     has_text: bool
 
 
+class Interrupted(Exception):
+    """Nobody waits for the answer any more."""
+
+
 class Question:
     """One consistent view of the file, for one request. Use :func:`ask`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._execute = connection.execute
+    def __init__(self, connection: sqlite3.Connection, over: Callable[[], bool] = lambda: False) -> None:
+        self._connection = connection
+        self._over = over
         self._gaps = False
         meta = dict(self._execute("SELECT name, value FROM meta"))
         self._rolled_until: int = meta.get("rolled_until", 0)
         self._raw_from: int = meta.get("raw_from", 0)
+
+    def _execute(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> sqlite3.Cursor:
+        # A question is many short statements: what ends a long one does not end these.
+        if self._over():
+            raise Interrupted
+        return self._connection.execute(sql, parameters)
 
     def _channels(self, edge_id: str, names: Sequence[str]) -> list[Channel]:
         if not storable(edge_id):
@@ -306,16 +318,25 @@ def _check_size(grid: Grid, names: Sequence[str]) -> None:
 
 
 @contextmanager
-def ask(connection: sqlite3.Connection, time_limit: float | None = None) -> Iterator[Question]:
-    """A :class:`Question` on what is committed now. Raises code 1 when it takes longer than ``time_limit`` seconds."""
+def ask(
+    connection: sqlite3.Connection, time_limit: float | None = None, stopping: Callable[[], bool] = lambda: False
+) -> Iterator[Question]:
+    """A :class:`Question` on what is committed now. Raises code 1 when it takes longer than ``time_limit`` seconds, and
+    1006 as soon as ``stopping`` says so."""
     time_limit = TIME_LIMIT if time_limit is None else time_limit
     deadline = clock.monotonic() + time_limit
-    connection.set_progress_handler(lambda: clock.monotonic() > deadline, 50_000)
+
+    def over() -> bool:
+        return clock.monotonic() > deadline or stopping()
+
+    connection.set_progress_handler(over, 50_000)
     connection.execute("BEGIN")
     try:
-        yield Question(connection)
-    except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
+        yield Question(connection, over)
+    except (sqlite3.OperationalError, Interrupted) as error:
+        if isinstance(error, Interrupted) or getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
+            if stopping():
+                raise OpenemsError(COMMON_SERVICE_NOT_AVAILABLE) from None
             raise generic(f"The history query took longer than {time_limit:g} s") from None
         raise
     finally:

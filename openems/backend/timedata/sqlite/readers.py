@@ -33,6 +33,8 @@ class Readers:
         self._call = call
         self._queue: SimpleQueue[Work | None] = SimpleQueue()
         self._connections: dict[int, sqlite3.Connection] = {}
+        self._ended: Deferred[None] = Deferred()
+        self._running = count
         self._threads = [
             threading.Thread(target=self._work, args=(number,), name=f"{name} {number}", daemon=True)
             for number in range(count)
@@ -47,14 +49,21 @@ class Readers:
         self._queue.put((question, answered))
         return answered
 
-    def stop(self) -> None:
-        """Interrupts what runs; returns when all threads have ended and closed their connections."""
+    def stop(self) -> Deferred[None]:
+        """Interrupts what runs; fires when all threads have ended and closed their connections."""
         for _ in self._threads:
             self._queue.put(None)
         for connection in tuple(self._connections.values()):
-            connection.interrupt()
-        for thread in self._threads:
-            thread.join()
+            try:
+                connection.interrupt()
+            except sqlite3.ProgrammingError:
+                pass  # closed just now
+        return self._ended
+
+    def _thread_ended(self) -> None:
+        self._running -= 1
+        if not self._running and not self._ended.called:
+            self._ended.callback(None)
 
     def _work(self, number: int) -> None:
         opened: int | None = None
@@ -73,6 +82,7 @@ class Readers:
                     self._call(answered.callback, result)
         finally:
             self._close(number)
+            self._call(self._thread_ended)
 
     def _close(self, number: int) -> None:
         connection = self._connections.pop(number, None)

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 from typing import Any
@@ -121,6 +122,13 @@ class Store:
 
     def close(self) -> None:
         self._connection.close()
+
+    def interrupt(self) -> None:
+        """From any thread: what runs fails with sqlite3.OperationalError."""
+        try:
+            self._connection.interrupt()
+        except sqlite3.ProgrammingError:
+            pass  # closed just now
 
     def _transaction(self, work: Callable[[], None]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")

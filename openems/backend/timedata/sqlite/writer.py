@@ -6,6 +6,7 @@ A notification is taken as it is on the reactor's side; everything that looks at
 - If the file cannot be written (disk full, read-only), what was taken is kept and tried again; what comes meanwhile
   waits up to ``queue_rows`` values; then it is dropped and counted.
 - A corrupt file is moved aside and a new one begun.
+- A stop has an end: what is not written by then goes to a file beside (leftover.py) and is written at the next start.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 
 from twisted.logger import Logger
 
-from openems.backend.timedata.sqlite import schema
+from openems.backend.timedata.spoolfile import size_of
+from openems.backend.timedata.sqlite import leftover, schema
 from openems.backend.timedata.sqlite.store import Item, Store
 from openems.common.data import Row
 
@@ -32,6 +34,8 @@ class Writer:
 
     COMMIT_DELAY = 0.5
     BATCH = 20_000
+    #: Of a stopping one: it looks at the time after each.
+    LAST_BATCH = 4_000
     MAX_RETRY = 30.0
     LOG_EVERY = 60.0
     _log = Logger()
@@ -69,6 +73,8 @@ class Writer:
         self._full_logged_at = -self.LOG_EVERY
         self._logged_reasons: set[str] = set()
         self._opened: Callable[[], None] | None = None
+        self._leftover: Iterator[list[Item]] | None = None
+        self._taken_over = 0
         # Counters of closed stores; read from the other thread, written by this one only.
         self._rows = 0
         self._store_dropped: dict[str, int] = {}
@@ -160,6 +166,12 @@ class Writer:
             self._ended = done
             self._condition.notify()
 
+    def hurry(self) -> None:
+        """From the other thread: the time of a stop is over, what is being written is given up."""
+        store = self._store
+        if self._stop_at is not None and store is not None:
+            store.interrupt()
+
     def _run(self) -> None:
         try:
             self._work_until_stopped()
@@ -200,6 +212,9 @@ class Writer:
                     self._call(self._log.info, "{id}: history is written again to {path}", id=self._id, path=self._path)
                 self._done(batch)
                 batch = []
+                if self._stop_at is not None and self._queue and clock.monotonic() >= self._stop_at:
+                    self._give_up(batch)
+                    break
                 continue
             if batch or self._store is None:
                 more = False
@@ -230,7 +245,8 @@ class Writer:
                 self._condition.wait(left)
             batch: list[tuple[Item, int]] = []
             size = 0
-            while self._queue and size < self.BATCH:
+            limit = self.BATCH if self._stop_at is None else self.LAST_BATCH
+            while self._queue and size < limit:
                 batch.append(self._queue.popleft())
                 size += batch[-1][1]
             if self._queue:
@@ -241,6 +257,8 @@ class Writer:
         if self._store is None:
             self._store = self._open_store()
             self._tell_opened()
+            self._leftover = leftover.load(self._path)
+            self._taken_over = 0
         now = self._now()
         if batch:
             self._store.apply([item for item, _ in batch], now)
@@ -254,8 +272,26 @@ class Writer:
                     reason=reason,
                     edge_id=self._store.first_dropped[reason],
                 )
-        more = self._store.roll(now)
+        if self._stop_at is not None:
+            return False  # the next start does it
+        more = self._take_over(self._store, now)
+        more = self._store.roll(now) or more
         return self._store.expire(now) or more
+
+    def _take_over(self, store: Store, now: int) -> bool:
+        """A part of what the last process had no time for; True if there is more."""
+        if self._leftover is None:
+            return False
+        items = next(self._leftover, None)
+        if items is not None:
+            store.apply(items, now)
+            self._taken_over += sum(map(size_of, items))
+            return True
+        self._leftover = None
+        leftover.remove(self._path)
+        if self._taken_over:
+            self._call(self._log.info, "{id}: {n} values of the last run are written", id=self._id, n=self._taken_over)
+        return False
 
     def _done(self, batch: list[tuple[Item, int]]) -> None:
         with self._condition:
@@ -330,13 +366,32 @@ class Writer:
 
     def _give_up(self, batch: list[tuple[Item, int]]) -> None:
         with self._condition:
+            left = [item for item, _ in (*batch, *self._queue)]
             lost = self.waiting
-            self._written += len(batch) + len(self._queue)
+            self._written += len(left)
             self._queue.clear()
             self.waiting = 0
-        if lost:
+        if not lost:
+            return
+        try:
+            leftover.save(self._path, left, self._now())
+        except OSError as error:
             self._count("stopped", lost)
-            self._call(self._log.error, "{id}: {lost} values could not be written", id=self._id, lost=lost)
+            self._call(
+                self._log.error,
+                "{id}: {lost} values could not be written: {why}",
+                id=self._id,
+                lost=lost,
+                why=str(error),
+            )
+        else:
+            self._call(
+                self._log.info,
+                "{id}: {n} values wait in {path} for the next start",
+                id=self._id,
+                n=lost,
+                path=leftover.path_of(self._path),
+            )
 
 
 def _split(rows: dict[int, Row], limit: int) -> Iterator[tuple[dict[int, Row], int]]:
