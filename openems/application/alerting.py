@@ -8,7 +8,8 @@ from typing import Any
 
 from twisted.internet.threads import deferToThreadPool
 
-from openems.application.config import BadConfiguration, Configuration, MailSmtp
+from openems.application.config import BadConfiguration, Configuration
+from openems.application.config.alerting import MailSmtp
 from openems.backend.alerting.rules import MassGuard
 from openems.backend.alerting.service import AlertingService
 from openems.backend.alerting.store import FileStore

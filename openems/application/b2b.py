@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from openems.application import VERSION
-from openems.application.config import Configuration, b2b_websocket
+from openems.application.config import Configuration
+from openems.application.config.b2b import b2b_websocket
 from openems.backend.b2b.credentials import Credentials
 from openems.backend.b2b.rest import ID as REST
 from openems.backend.b2b.rest import Backend2BackendRest
@@ -61,6 +62,7 @@ class B2b:
                 number=number,
                 max_values=each.max_values,
                 max_connections=each.max_connections,
+                request_limit=each.request_limit,
                 proxies=proxies,
             )
             if requests is not None:

@@ -19,7 +19,9 @@ from twisted.logger import Logger
 from openems.application import VERSION, edgeprocess, health
 from openems.application.alerting import alerting_of, mailer_of
 from openems.application.b2b import B2b
-from openems.application.config import Configuration, TimedataSqlite, listeners, oauth_realm, oems
+from openems.application.config import Configuration, listeners
+from openems.application.config.history import TimedataSqlite
+from openems.application.config.logins import oauth_realm, oems
 from openems.application.health import Component
 from openems.application.influx import aggregatedinfluxdb_of, influxdb_of
 from openems.application.odoo import odoo_of
@@ -42,6 +44,8 @@ from openems.backend.metadata.appcenter import AppCenterMetadata
 from openems.backend.metadata.dummy import DummyLogins, DummyMetadata
 from openems.backend.metadata.file.provider import FileMetadata
 from openems.backend.metadata.password import PasswordService
+from openems.backend.metrics.mails import Mails
+from openems.backend.metrics.pools import Pools, pools_of
 from openems.backend.metrics.prometheus import Prometheus
 from openems.backend.metrics.requests import Requests
 from openems.backend.metrics.servers import ServerPool
@@ -215,9 +219,11 @@ class Backend:
             open_health=section.open_health,
         )
         self.edge_manager.metrics_consumers.append(metrics.applications)
+        metrics.add("pools", Pools(pools_of(parts)).collect)
+        if isinstance(self.mailer, SmtpMailer):
+            metrics.add("mails", Mails(self.mailer).collect)
+        metrics.servers.add_b2b(list(self.b2b.websockets.values()), self.b2b.rest)
         for server in self.b2b.websockets.values():
-            # Of several the first one: an interface is one.
-            metrics.servers.servers.setdefault("b2b_ws", server.websocket)
             metrics.components.parts.insert(0, ServerPool(server))
         return metrics
 

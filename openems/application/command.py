@@ -7,7 +7,7 @@ import getpass
 import sys
 from collections.abc import Callable, Sequence
 
-from openems.application import config, felix, mail_command, metadata_command, timedata_command
+from openems.application import config, drivers, felix, mail_command, metadata_command, timedata_command
 from openems.application.config import BadConfiguration
 
 
@@ -79,6 +79,10 @@ def _check_config(options: argparse.Namespace) -> int:
         configuration = config.load(options.file)
     for name, port in config.listeners(configuration).items():
         print(f"[{name}] port {configuration.port(port)}")
+    absent = drivers.missing(configuration)
+    if absent:
+        print("\n".join(absent), file=sys.stderr)
+        return 1
     print(f"{options.file}: ok")
     return 0
 

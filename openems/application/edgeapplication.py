@@ -13,13 +13,12 @@ from msgspec import Meta
 from prometheus_client.exposition import choose_encoder
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
-from twisted.python.usage import UsageError
 from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import Site
 
 from openems.application import VERSION, config, felix
-from openems.application.config import BadConfiguration, Port, Section, Text
+from openems.application.config import BadConfiguration
+from openems.application.config.section import Port, Section, Text
 from openems.application.descriptors import raise_limit
 from openems.application.health import Component, HealthPage
 from openems.application.selftest import self_test
@@ -27,6 +26,7 @@ from openems.application.service import SignalledService, settle_memory, steady
 from openems.application.systemd import Systemd
 from openems.backend.edgeapplication.application import BUFFER_BYTES, EdgeApplication
 from openems.backend.edgeapplication.counters import Status, registry
+from openems.backend.metrics.pages import PageSite
 from openems.websocket.proxies import LOOPBACK, TrustedProxies
 
 
@@ -191,12 +191,8 @@ class Pages(Resource):
         return text
 
 
-def site(status: Callable[[], Status]) -> Site:
-    made = Site(Pages(status), timeout=20)
-    made.noisy = False
-    made.displayTracebacks = False
-    made.log = lambda request: None  # type: ignore[method-assign]
-    return made
+def site(status: Callable[[], Status]) -> PageSite:
+    return PageSite(Pages(status), timeout=20)
 
 
 class Options(UsageOptions):
@@ -269,7 +265,7 @@ def makeService(options: Options) -> EdgeApplicationService:
     try:
         return EdgeApplicationService(*options.configuration(), reactor)
     except BadConfiguration as e:
-        raise UsageError("\n".join(e.problems)) from None
+        raise SystemExit("\n".join(e.problems)) from None
 
 
 def documentation() -> str:

@@ -16,7 +16,6 @@ import msgspec
 
 from openems.application.config import (
     KNOWN,
-    LATER,
     WITHOUT_EFFECT,
     BadConfiguration,
     Configuration,
@@ -257,7 +256,6 @@ def convert(components: list[Component]) -> Import:
     """What this backend makes of them."""
     document: dict[str, Any] = {}
     notes: list[str] = []
-    later = {name: name for name in LATER}
     for component in components:
         pid, path = component.pid, component.path
         if pid in SUPERSEDED:
@@ -265,9 +263,6 @@ def convert(components: list[Component]) -> Import:
             notes.append(f"{path}: {pid} exists no longer; {successor}")
         elif pid in ELSEWHERE:
             notes.append(f"{path}: {pid} {ELSEWHERE[pid]}")
-            continue
-        elif _base(pid) in later or pid.lower() in later:
-            notes.append(f"{path}: {pid} is not available in this version, left out")
             continue
         elif pid in _PIDS:
             section = _PIDS[pid]
@@ -293,12 +288,6 @@ def convert(components: list[Component]) -> Import:
         else:
             document[section] = table
     return Import(document, notes)
-
-
-def _base(pid: str) -> str:
-    """The section of one of several: ``Timedata.InfluxDB.4554...`` -> timedata.influxdb."""
-    lower = pid.lower()
-    return next((name for name in LATER if lower.startswith(name + ".")), lower)
 
 
 def _factory(pid: str) -> str | None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import msgspec
 from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import Site
+
+from openems.backend.metrics.pages import PageSite
 
 
 class Component(msgspec.Struct, frozen=True):
@@ -42,10 +43,5 @@ class HealthPage(Resource):
         return msgspec.json.format(msgspec.json.encode(body), indent=2) + b"\n"
 
 
-def site(components: Callable[[], Mapping[str, Component]]) -> Site:
-    made = Site(HealthPage(components), timeout=20)
-    made.noisy = False
-    made.displayTracebacks = False
-    # No line for each look of a monitor.
-    made.log = lambda request: None  # type: ignore[method-assign]
-    return made
+def site(components: Callable[[], Mapping[str, Component]]) -> PageSite:
+    return PageSite(HealthPage(components), timeout=20)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from openems.application.config import TimedataAggregatedInfluxdb, TimedataInfluxdb
+from openems.application.config.history import TimedataAggregatedInfluxdb, TimedataInfluxdb
 from openems.backend.timedata.aggregatedinflux.allowed import DEFAULT, AllowedChannels
 from openems.backend.timedata.aggregatedinflux.provider import AggregatedInfluxTimedata, Live
 from openems.backend.timedata.aggregatedinflux.zones import zones_of

@@ -12,7 +12,8 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from openems.application import config
-from openems.application.config import BadConfiguration, MetadataOdoo
+from openems.application.config import BadConfiguration
+from openems.application.config.metadata import MetadataOdoo
 from openems.application.odoo import settings_of
 from openems.backend.authentication.concurrency import Concurrency
 from openems.backend.authentication.exchange import Exchange

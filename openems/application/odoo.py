@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from openems.application.config import BadConfiguration, MetadataOdoo
+from openems.application.config import BadConfiguration
+from openems.application.config.metadata import MetadataOdoo
 from openems.backend.events import EventBus
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import signal
@@ -13,7 +14,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
-from twisted.python.usage import UsageError
 
 from openems.application import config, felix
 from openems.application.config import BadConfiguration, Configuration
@@ -145,6 +145,9 @@ class BackendService(SignalledService):
         for note in self._notes:
             self._log.warn("{note}", note=note)
         self._log.info("{files} files may be open at once", files=raise_limit())
+        if sys.__stderr__ is not None:
+            # Where memory ends a library may fall over: the log should say where.
+            faulthandler.enable(sys.__stderr__)
         await self_test(self.reactor)
         await self._backend.start()
         await self._backend.listening()
@@ -182,6 +185,7 @@ def makeService(options: Options) -> BackendService:
     steady(reactor)
     try:
         configuration, notes = options.configuration()
+        return BackendService(configuration, notes, reactor)
     except BadConfiguration as e:
-        raise UsageError("\n".join(e.problems)) from None
-    return BackendService(configuration, notes, reactor)
+        # Of any other exception twistd would print where it came from, and the reason last.
+        raise SystemExit("\n".join(e.problems)) from None

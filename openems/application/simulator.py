@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from twisted.python.usage import Options as UsageOptions
-from twisted.python.usage import UsageError
 
 from openems.application.config import BadConfiguration, read_text
 from openems.application.service import SignalledService
@@ -69,14 +68,14 @@ def makeService(options: Options) -> SimulatorService:
     from openems.application.service import now_milliseconds, steady
 
     if options["fleet"] is None:
-        raise UsageError("--fleet FILE is needed")
+        raise SystemExit("--fleet FILE is needed")
     if not available():
-        raise UsageError("the simulator is not part of this installation")
+        raise SystemExit("the simulator is not part of this installation")
     steady(reactor)
     try:
         apikeys = read_fleet(options["fleet"])
     except BadConfiguration as e:
-        raise UsageError("\n".join(e.problems)) from None
+        raise SystemExit("\n".join(e.problems)) from None
     try:
         fleet = importlib.import_module(FLEET).Fleet(
             options["url"],
@@ -91,5 +90,5 @@ def makeService(options: Options) -> SimulatorService:
             resend_wait=(options["resend-wait"], options["resend-wait"] * 13),
         )
     except ValueError as e:
-        raise UsageError(str(e)) from None
+        raise SystemExit(str(e)) from None
     return SimulatorService(fleet, reactor)

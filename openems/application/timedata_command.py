@@ -15,13 +15,8 @@ import msgspec
 from twisted.internet.defer import Deferred, TimeoutError
 
 from openems.application import config
-from openems.application.config import (
-    BadConfiguration,
-    Configuration,
-    TimedataInfluxdb,
-    TimedataSqlite,
-    TimedataTimescaledb,
-)
+from openems.application.config import BadConfiguration, Configuration
+from openems.application.config.history import TimedataInfluxdb, TimedataSqlite, TimedataTimescaledb
 from openems.application.influx import influxdb_of
 from openems.application.progress import Bar
 from openems.application.timescaledb import timescaledb_of

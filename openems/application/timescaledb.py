@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openems.application.config import BadConfiguration, TimedataTimescaledb
+from openems.application.config import BadConfiguration
+from openems.application.config.history import TimedataTimescaledb
 from openems.backend.timedata.plausibility import ChannelFilter
 
 if TYPE_CHECKING:

@@ -201,3 +201,12 @@ def json_text(value: Any) -> str:
 def short(text: str, limit: int) -> str:
     """``text`` cut to ``limit - 3`` characters and ``...`` when longer than that (wire.md 2, "max 100")."""
     return text if len(text) <= limit - 3 else text[: limit - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """A peer's text in a log line: no line break, nothing that a terminal would obey.
+
+    >>> printable("edge0\\x1b[2J\\nok")
+    'edge0\\\\x1b[2J\\\\nok'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

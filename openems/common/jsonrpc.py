@@ -182,7 +182,8 @@ def raw(value: Any) -> Raw:
 
 
 def loads(data: bytes | bytearray | memoryview | str | Raw) -> Any:
-    """Decode JSON as leniently as the peers need: a bare NaN or Infinity becomes its text (reality.md R3).
+    """Decode JSON as leniently as the peers need: a bare NaN or Infinity becomes its text (reality.md R3), half a
+    surrogate pair a question mark, so that what comes back can be written again.
 
     Raises ValueError.
     """
@@ -193,7 +194,10 @@ def loads(data: bytes | bytearray | memoryview | str | Raw) -> Any:
     except orjson.JSONDecodeError:
         text = data if isinstance(data, str) else bytes(data).decode("utf-8", "strict")
         try:
-            return json.loads(text, parse_constant=lambda name: name)
+            value = json.loads(text, parse_constant=lambda name: name)
+            if "\\u" not in text:
+                return value
+            return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
         except RecursionError:
             raise ValueError("nested too deeply") from None
 

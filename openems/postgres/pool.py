@@ -19,6 +19,7 @@ import psycopg2
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
+from openems.common.histogram import Histogram
 from openems.postgres.connection import Connection, Server, TimedOut, Unavailable, cancel_at_server
 from openems.postgres.transaction import Transaction, within
 
@@ -37,6 +38,8 @@ IDLE_SECONDS = 600.0
 MAX_AGE = 1_800.0
 TIDY_EVERY = 60.0
 LOG_EVERY = 60.0
+#: Seconds that callers wait for a session.
+WAITS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class Pool:
@@ -48,7 +51,8 @@ class Pool:
     psycopg2.Error (or ValueError for parameters that cannot be sent) where the statement is at fault.
 
     Metrics: ``open``, ``idle``, ``busy``, ``waiting``, ``completed``, ``failed`` (Unavailable), ``timed_out``,
-    ``refused`` (queue full), ``connects``, ``connect_failures``, ``lost``; ``down`` is the reason while it is away.
+    ``refused`` (queue full), ``connects``, ``connect_failures``, ``lost``; ``waits``, how long callers waited for a
+    session; ``down`` is the reason while it is away.
     """
 
     _log = Logger()
@@ -93,6 +97,7 @@ class Pool:
         self._tasks: set[Deferred[Any]] = set()
         self._logged_at = -LOG_EVERY
         self.down: str | None = None
+        self.waits = Histogram(WAITS)
         self.server_version = 0
         self.completed = self.failed = self.timed_out = self.refused = 0
         self.connects = self.connect_failures = self.lost = 0
@@ -173,11 +178,13 @@ class Pool:
         return await self._with(lambda connection, deadline: within(connection, deadline, work), timeout, 1)
 
     async def _with(self, work: Callable[[Connection, float], Awaitable[T]], timeout: float, tries: int) -> T:
-        deadline = self._reactor.seconds() + timeout
+        begun = self._reactor.seconds()
+        deadline = begun + timeout
         while True:
             tries -= 1
             try:
                 connection = await self._take(deadline)
+                self.waits.observe(self._reactor.seconds() - begun)
                 try:
                     result = await work(connection, deadline)
                 finally:

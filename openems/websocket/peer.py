@@ -23,7 +23,7 @@ from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import Logger
 
 from openems.common import errors, jsonrpc
-from openems.common.errors import OpenemsError, as_openems_error, generic, short
+from openems.common.errors import OpenemsError, as_openems_error, generic, printable, short
 from openems.common.jsonrpc import Failed, Malformed, Notification, Request, Success
 
 #: Seconds a request of ours waits for its answer where the caller names no time.
@@ -263,7 +263,10 @@ class Connection:
                 self._complain(f"{message.method}: {e.message}")
             except Exception:
                 self._log.failure(
-                    "{name} {remote}: {method} failed", name=self.name, remote=self.remote, method=message.method[:100]
+                    "{name} {remote}: {method} failed",
+                    name=self.name,
+                    remote=self.remote,
+                    method=printable(message.method[:100]),
                 )
         else:
             self._response(message)  # type: ignore[arg-type]
@@ -325,7 +328,10 @@ class Connection:
             _let_go(e, work)
         except Exception as e:
             self._log.failure(
-                "{name} {remote}: {method} failed", name=self.name, remote=self.remote, method=request.method[:100]
+                "{name} {remote}: {method} failed",
+                name=self.name,
+                remote=self.remote,
+                method=printable(request.method[:100]),
             )
             # The text of an unforeseen failure may hold anything; the peer learns its kind only.
             reply = Failed(request.id, generic(f"Internal error: {type(e).__name__}")).encode()
@@ -353,7 +359,11 @@ class Connection:
         if self._complaints <= MAX_COMPLAINTS:
             more = " (no more such lines for this connection)" if self._complaints == MAX_COMPLAINTS else ""
             self._log.warn(
-                "{name} {remote}: {text}{more}", name=self.name, remote=self.remote, text=short(text, 300), more=more
+                "{name} {remote}: {text}{more}",
+                name=self.name,
+                remote=self.remote,
+                text=printable(short(text, 300)),
+                more=more,
             )
 
 

@@ -6,6 +6,8 @@ of messages is the sum of that list, so a message costs one addition.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 #: Why a connection ended. ``clean``: a Close frame of the peer; ``timeout``: silent; ``denied``: not wanted;
 #: ``server``: ended by us; ``slow``: did not read; ``error``: TCP was lost, or a broken frame.
 END_REASONS = ("clean", "timeout", "denied", "server", "slow", "error")
@@ -47,7 +49,30 @@ class Traffic:
     def sent_messages(self) -> int:
         return sum(self.sent_sizes)
 
+    def add(self, other: Traffic) -> None:
+        self.opened += other.opened
+        self.received_bytes += other.received_bytes
+        self.sent_bytes += other.sent_bytes
+        for mine, theirs in (
+            (self.closed, other.closed),
+            (self.close_codes, other.close_codes),
+            (self.handshake_failures, other.handshake_failures),
+        ):
+            for name, count in theirs.items():
+                mine[name] += count  # type: ignore[index]
+        for sizes, others in ((self.received_sizes, other.received_sizes), (self.sent_sizes, other.sent_sizes)):
+            for n, count in enumerate(others):
+                sizes[n] += count
+
     def ended(self, reason: str, code: int | None) -> None:
         self.closed[reason] += 1
         known = code if code in self.close_codes else 0
         self.close_codes[known or 0] += 1
+
+
+def together(traffics: Iterable[Traffic]) -> Traffic:
+    """The sum of them."""
+    total = Traffic()
+    for traffic in traffics:
+        total.add(traffic)
+    return total

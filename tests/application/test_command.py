@@ -4,10 +4,9 @@ from pathlib import Path
 
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
-from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.application import command, config, demo, service
+from openems.application import command, config, demo, drivers, service
 
 
 class TestCommand(SynchronousTestCase):
@@ -35,6 +34,17 @@ class TestCommand(SynchronousTestCase):
             self.run_command("check-config", path),
             (1, "", f'{path}: [edge] prt: unknown key; the nearest known is "port"\n'),
         )
+
+    def test_check_config_names_a_driver_that_is_not_installed(self) -> None:
+        path = self.file(
+            '[edge]\n[metadata.odoo]\ndatabase = "o"\nodooPassword = "p"\n'
+            '[[timedata.timescaledb]]\nid = "t"\nuser = "u"\ndatabase = "d"\n'
+        )
+        self.patch(drivers, "POSTGRES", ("no_such_driver",))
+        needs = "needs the PostgreSQL driver: pip install 'openems-backend[postgres]' (no_such_driver missing)"
+        status, out, err = self.run_command("check-config", path)
+        self.assertEqual((1, f"[[timedata.timescaledb]] {needs}\n[metadata.odoo] {needs}\n"), (status, err))
+        self.assertNotIn("ok", out)
 
     def test_hash_password_from_a_pipe(self) -> None:
         self.patch(sys, "stdin", io.StringIO("secret word\n"))
@@ -72,10 +82,10 @@ class TestPlugin(SynchronousTestCase):
             self.assertIn(name, found)
         self.assertIs(found["openems-backend"].options, service.Options)
 
-    def test_wrong_configuration_is_a_usage_error(self) -> None:
+    def test_wrong_configuration_ends_twistd_with_its_problems_alone(self) -> None:
         options = service.Options()
         options.parseOptions(["--config", "/nowhere/b.toml"])
-        error = self.assertRaises(UsageError, service.makeService, options)
+        error = self.assertRaises(SystemExit, service.makeService, options)
         self.assertEqual(str(error), "/nowhere/b.toml: cannot be read: No such file or directory")
 
     def test_embedded_default_is_on_loopback(self) -> None:

@@ -87,13 +87,6 @@ class TestRefusals(SynchronousTestCase):
             'f.toml: [Edge.Manager]: unknown section; the nearest known is "edge.manager"',
         )
 
-    def test_section_of_a_later_version(self) -> None:
-        self.patch(config, "LATER", ("timedata.cloud",))
-        self.refused(
-            f"[[timedata.cloud]]\nid = 'x'\n{MINIMAL}",
-            "f.toml: [timedata.cloud]: is not available in this version",
-        )
-
     def test_influxdb(self) -> None:
         server = 'url = "http://127.0.0.1:8086"\nbucket = "b"\n'
         self.refused(
@@ -111,7 +104,9 @@ class TestRefusals(SynchronousTestCase):
             'f.toml: [[timedata]] id: two providers have the id "a"',
         )
         read = config.parse(
-            f'[[timedata.influxdb]]\n{server}apiKey = {{ env = "TOKEN" }}\n{MINIMAL}', "f.toml", environ={"TOKEN": "s3cret"}
+            f'[[timedata.influxdb]]\n{server}apiKey = {{ env = "TOKEN" }}\n{MINIMAL}',
+            "f.toml",
+            environ={"TOKEN": "s3cret"},
         )
         self.assertEqual("s3cret", read.timedata_influxdb[0].api_key)
         self.assertNotIn("s3cret", repr(read))

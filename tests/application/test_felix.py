@@ -127,8 +127,7 @@ class TestFolder(SynchronousTestCase):
         assert c.edge and c.edge_manager
         self.assertEqual((c.edge.port, c.edge_manager.port), (8081, 8093))
 
-    def test_unknown_later_and_other_components(self) -> None:
-        self.patch(felix, "LATER", ("timedata.cloud",))
+    def test_unknown_and_other_components(self) -> None:
         root = self.folder(
             {
                 "Timedata/Cloud/4554366a.config": 'service.factoryPid="Timedata.Cloud"\n'
@@ -147,7 +146,7 @@ class TestFolder(SynchronousTestCase):
                 "backend directly",
                 "Edge/Manger.config: Edge.Manger is no known component; the nearest is Edge.Manager",
                 "Metadata/Dummy.config: extra is no known key, ignored",
-                "Timedata/Cloud/4554366a.config: Timedata.Cloud is not available in this version, left out",
+                "Timedata/Cloud/4554366a.config: Timedata.Cloud.4554366a is no known component",
             ],
         )
 

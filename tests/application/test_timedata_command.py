@@ -20,7 +20,7 @@ from tests.postgres.databases import database, role, run_sql
 from tests.real import real
 
 BASE = time.time_ns() // 1_000_000 - 7_200_000
-ROOT = Path(config.__file__).parents[2]
+ROOT = Path(config.__file__).parents[3]
 
 
 class BarTests(SynchronousTestCase):

@@ -38,6 +38,7 @@ class Process(ProcessProtocol):
         self.output = ""
         #: -1 also for a signal; None while it runs.
         self.code: int | None = None
+        self.signal: int | None = None
         self.ended: Deferred[int] = Deferred()
 
     def outReceived(self, data: bytes) -> None:
@@ -46,6 +47,7 @@ class Process(ProcessProtocol):
     errReceived = outReceived
 
     def processEnded(self, reason: Any) -> None:
+        self.signal = reason.value.signal
         self.code = 0 if isinstance(reason.value, ProcessDone) else reason.value.exitCode or -1
         self.ended.callback(self.code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 
 from twisted.internet import reactor
@@ -47,7 +48,8 @@ class Killed(Ends):
         generator = random.Random(int(time.time()))
         number = 0
         for turn in range(10):
-            seconds = generator.uniform(0.2, 1.5)
+            seconds = generator.uniform(0.2, 3)
+            began = time.time() * 1000
             killing = deferLater(reactor, seconds, self.transport.signalProcess, "KILL")  # type: ignore[arg-type]
             answered, number = await self.change_until(time.monotonic() + seconds + 1, number)
             await killing
@@ -58,9 +60,9 @@ class Killed(Ends):
             kept = (await self.settings())["number"]
             # What was sent and not answered may be there or not.
             self.assertIn(kept, range(answered, number + 1), f"turn {turn}, {seconds:.2f} s")
-            before = [at for at in self.stored() if at < killed]
-            # The edge sends every 50 ms; it was connected for longer than a second.
-            self.assertGreater(before[-1], killed - 1000 - 500, f"turn {turn}")
+            # The edge sends every 50 ms; a second, and what a busy machine may take to write.
+            newest = max(at for at in [0, *self.stored()] if at < killed)
+            self.assertTrue(newest > killed - 1200 or killed - began < 1200, f"turn {turn}: {killed - newest:.0f} ms")
             self.assertNotIn("Traceback", self.process.output)
             self.assertNotIn("corrupt", self.process.output)
 
@@ -73,13 +75,15 @@ class OutOfMemory(Ends):
         await deferLater(reactor, 2)  # type: ignore[arg-type]
         stored = len(self.stored())
         await self.attack("hoarders")
-        print("CODE", self.process.code, self.rss() if self.process.code is None else "", self.process.output[-3000:])
         await deferLater(reactor, 3)  # type: ignore[arg-type]
         if self.process.code is None:
             self.assertEqual((await self.settings())["number"], 1)
             self.assertGreater(len(self.stored()), stored)
             self.transport.signalProcess("KILL")
             await self.process.ended
+        elif self.process.signal == signal.SIGSEGV:
+            # A library that does not ask whether it got its memory; the log says which.
+            self.assertIn("Fatal Python error", self.process.output)
         await self.come_back()
         self.assertEqual((await self.settings())["number"], 1)
         self.assertGreaterEqual(len(self.stored()), stored)

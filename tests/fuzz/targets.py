@@ -19,8 +19,8 @@ from tests.fuzz.plain import CORPUS, Spoiler, corpus
 LONGEST_INPUT = 4096
 
 
-def guided(name: str, seconds: int, folder: str | None, merge: str | None) -> None:
-    """Does not return."""
+def guided(name: str, seconds: int, folder: str | None, merge: str | None, engine: list[str] | None) -> None:
+    """Does not return. ``engine``: the engine's own arguments, which starts itself again to merge."""
     import atheris
 
     with atheris.instrument_imports(include=["openems", "json", "autobahn.websocket", "tests.fuzz.frames"]):
@@ -30,14 +30,24 @@ def guided(name: str, seconds: int, folder: str | None, merge: str | None) -> No
         borders.run(name, text)
 
     own = CORPUS / name
-    arguments = [sys.argv[0], f"-max_len={LONGEST_INPUT}", "-timeout=20", "-rss_limit_mb=1500"]
-    if merge:
-        arguments += ["-merge=1", str(own), merge]
+    arguments = [_itself(name), f"-max_len={LONGEST_INPUT}", "-timeout=20", "-rss_limit_mb=1500"]
+    if engine:
+        arguments += engine
+    elif merge:
+        arguments += ["-set_cover_merge=1", str(own), merge]
     else:
         # The first folder takes what is new.
         arguments += [f"-max_total_time={seconds}", folder or tempfile.mkdtemp(prefix=f"fuzz-{name}-"), str(own)]
     atheris.Setup(arguments, one)
     atheris.Fuzz()
+
+
+def _itself(name: str) -> str:
+    """What the engine takes for its program."""
+    script = Path(tempfile.mkdtemp(prefix="fuzz-"), "program")
+    script.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m tests.fuzz.targets {name} --engine \"$@\"\n")
+    script.chmod(0o700)
+    return str(script)
 
 
 def plain(name: str, seconds: float, seed: int) -> int:
@@ -66,11 +76,12 @@ def main() -> None:
     options.add_argument("--plain", action="store_true")
     options.add_argument("--folder", help="where new inputs go (default: a temporary folder)")
     options.add_argument("--merge", help="a folder whose inputs are added to the corpus")
+    options.add_argument("--engine", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.plain:
         print(f"{plain(chosen.name, chosen.seconds, chosen.seed)} inputs, seed {chosen.seed}: no promise was broken")
     else:
-        guided(chosen.name, chosen.seconds, chosen.folder, chosen.merge)
+        guided(chosen.name, chosen.seconds, chosen.folder, chosen.merge, chosen.engine)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from openems.backend.interfaces import IDebugLoggable, IJsonRpcRequestHandler, I
 from openems.backend.models import User
 from openems.backend.ui.ratelimit import PerPeer
 from openems.common import errors, jsonrpc
-from openems.common.errors import OpenemsError, generic, short
+from openems.common.errors import OpenemsError, generic, printable, short
 from openems.common.jsonrpc import NIL_ID, Request, Success
 from openems.websocket.proxies import TrustedProxies
 
@@ -52,6 +52,8 @@ MAX_RUNNING_OF_USER = 200
 FLUSH = 1.0
 FLUSH_STEP = 0.05
 
+#: Types of a body that a browser sends to other sites without asking first; nobody who asks gets leave.
+_UNASKED = frozenset({"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
 _STATUS = {errors.JSONRPC_TOO_MANY_REQUESTS: 429, errors.COMMON_SERVICE_NOT_AVAILABLE: 503}
 
 
@@ -116,10 +118,11 @@ class Backend2BackendRest:
         self.site = RestSite(self.app.resource(), reactor=reactor, max_body=max_body, proxies=proxies)
         self.running = 0
         self.completed = 0
-        #: Ended with an error; because their client went away; with 503 or 429.
+        #: Ended with an error; because their client went away; with 503 or 429; of those, because of their rate.
         self.failed = 0
         self.cancelled = 0
         self.rejected = 0
+        self.limited = 0
 
     # --- life
 
@@ -247,16 +250,21 @@ class Backend2BackendRest:
         if request.overflow:
             raise _Refusal(503, OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE))
         headers = request.requestHeaders
+        kind = headers.getRawHeaders(b"content-type", [b""])[0].decode("latin-1").strip().lower()
         site = headers.getRawHeaders(b"sec-fetch-site")
-        if site and site[0].strip().lower() in (b"cross-site", b"same-site"):
+        if site:
+            is_foreign = site[0].strip().lower() in (b"cross-site", b"same-site")
+        else:
+            # Without TLS a browser tells only that it is one.
+            is_foreign = headers.hasHeader(b"origin") and kind.partition(";")[0].rstrip() in _UNASKED
+        if is_foreign:
             # A browser adds a login it knows to what any page makes it send.
             raise _Refusal(403, generic("Requests from pages of other sites are refused"))
         encoding = headers.getRawHeaders(b"content-encoding")
         if encoding and encoding[0].strip().lower() not in (b"", b"identity"):
             raise _Refusal(415, generic("The body is encoded; send it as it is"))
-        kind = headers.getRawHeaders(b"content-type")
         if kind:
-            _check_type(kind[0].decode("latin-1").lower())
+            _check_type(kind)
 
     async def _user(self, request: RestRequest) -> User:
         header = request.requestHeaders.getRawHeaders(b"authorization")
@@ -273,6 +281,7 @@ class Backend2BackendRest:
         if self._users[user.id] >= MAX_RUNNING_OF_USER or (
             self._limit is not None and not self._limit.take(user.id, now)
         ):
+            self.limited += 1
             raise _Refusal(429, OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS), asked.id)
         seconds = TIMEOUT if asked.timeout is None or asked.timeout <= 0 else min(asked.timeout, MAX_TIMEOUT)
         self._users[user.id] += 1
@@ -292,7 +301,7 @@ class Backend2BackendRest:
                 raise _Refusal(503, OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE), asked.id) from None
             raise
         except Exception as e:
-            self._log.failure("{name}: {method} failed", name=NAME, method=short(asked.method, 100))
+            self._log.failure("{name}: {method} failed", name=NAME, method=printable(short(asked.method, 100)))
             raise _Refusal(500, generic(f"Internal error: {type(e).__name__}"), asked.id) from None
         finally:
             self._users[user.id] -= 1

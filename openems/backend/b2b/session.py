@@ -4,9 +4,9 @@ The upgrade is accepted, then the credentials of its header are judged. Requests
 are answered when the user is known. Wrong or missing credentials: Close 1000 ``Authentication failed``, no reply; where
 nobody can tell, Close 1013 with the reason: come again.
 
-What may be asked: ``subscribeEdgesChannels`` here, everything else by the core handler as with REST. Replies come
-before the values they cause. Edges to which the user has no role any more are left out of his values; he himself is
-looked up again from time to time.
+What may be asked: ``subscribeEdgesChannels`` here, everything else by the core handler as with REST. Who asks too often
+gets an error and stays connected. Replies come before the values they cause. Edges to which the user has no role any
+more are left out of his values; he himself is looked up again from time to time.
 """
 
 from __future__ import annotations
@@ -113,6 +113,8 @@ class Session:
 
     async def _handle(self, request: Request) -> Any:
         user = await self._known_user()
+        if not self._server.may_ask(user):
+            raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
         if request.method == SUBSCRIBE:
             return self._subscribe(user, request)
         # A time the client names is kept by the connection itself.

@@ -105,6 +105,11 @@ class Subscriptions:
     def groups(self) -> int:
         return len(self._groups)
 
+    @property
+    def edges(self) -> int:
+        """Those of all connections together."""
+        return sum(len(group.content.edges) * len(group.watchers) for group in self._groups.values())
+
     def content(self, connection: Connected) -> Content | None:
         group = self._of.get(connection)
         return None if group is None else group.content

@@ -19,6 +19,7 @@ from openems.backend.b2b.subscriptions import SLOW, Content, Subscriptions
 from openems.backend.events import EdgesChanged, EventBus
 from openems.backend.interfaces import IDebugLoggable, IEdgeManager, IJsonRpcRequestHandler, IMetadata
 from openems.backend.models import User
+from openems.backend.ui.ratelimit import PerPeer
 from openems.common.jsonrpc import Request
 from openems.websocket.peer import Connection
 from openems.websocket.proxies import TrustedProxies
@@ -41,8 +42,9 @@ MAX_MESSAGE_SIZE = 1024 * 1024
 
 @implementer(IDebugLoggable)
 class Backend2BackendWebsocket:
-    """``number`` tells several apart in metrics. ``observe(method, seconds)`` is called for each request, with names
-    out of a closed set."""
+    """``number`` tells several apart in metrics. ``request_limit``: requests a second and user, over all connections to
+    this server; None: no limit. ``observe(method, seconds)`` is called for each request, with names out of a closed
+    set."""
 
     _log = Logger()
 
@@ -59,6 +61,7 @@ class Backend2BackendWebsocket:
         max_values: int = MAX_VALUES,
         max_connections: int = MAX_CONNECTIONS,
         slow: int = SLOW,
+        request_limit: int | None = None,
         observe: Callable[[str, float], None] | None = None,
         proxies: TrustedProxies | None = None,
         max_message_size: int = MAX_MESSAGE_SIZE,
@@ -71,16 +74,24 @@ class Backend2BackendWebsocket:
         self.max_values = max_values
         self.subscriptions = Subscriptions(edge_manager, reactor=reactor, slow=slow)
         self.sessions: dict[str, Session] = {}
-        #: Requests answered; connections ended for their credentials, and because there were too many.
+        #: Requests answered; refused because of their rate; connections ended for their credentials, and because there
+        #: were too many.
         self.completed = 0
+        self.limited = 0
         self.unauthenticated = 0
         self.refused = 0
         self.observe = observe
         #: Told the method, as ``observe``, and one of openems.common.errors.OUTCOMES.
         self.observe_result: Callable[[str, str], None] | None = None
         self._max_connections = max_connections
+        self._limit = None if request_limit is None else PerPeer(request_limit, burst=request_limit)
         self.websocket = WebSocketServer(
-            NAME, self.endpoint, reactor=reactor, max_message_size=max_message_size, proxies=proxies
+            NAME,
+            self.endpoint,
+            reactor=reactor,
+            max_message_size=max_message_size,
+            proxies=proxies,
+            admits=_is_no_foreign_page,
         )
         self._started = False
         self._to_check: deque[Session] = deque()
@@ -135,6 +146,13 @@ class Backend2BackendWebsocket:
         if self.observe_result is not None:
             self.observe_result(name, result)
 
+    def may_ask(self, user: User) -> bool:
+        """Whether the user has not asked too often."""
+        if self._limit is None or self._limit.take(user.id, self.reactor.seconds()):
+            return True
+        self.limited += 1
+        return False
+
     def may_watch(self, session: Session, user: User, content: Content) -> bool:
         """Whether all different subscriptions of the user together are few enough."""
         contents = {
@@ -162,6 +180,7 @@ class Backend2BackendWebsocket:
             f"{self.id}/Connections": len(self.sessions),
             f"{self.id}/Active": self._active(),
             f"{self.id}/Completed": self.completed,
+            f"{self.id}/Limited": self.limited,
             f"{self.id}/Subscriptions": len(subscriptions),
             f"{self.id}/Groups": subscriptions.groups,
             f"{self.id}/Pushed": subscriptions.pushed,
@@ -201,6 +220,11 @@ class Backend2BackendWebsocket:
 
     def _revalidation_failed(self, failure: Failure) -> None:
         self._log.failure("user check failed", failure=failure)
+
+
+def _is_no_foreign_page(headers: Mapping[str, str]) -> bool:
+    """A browser adds a login it knows to a connection that any page opens, and tells of which site that is."""
+    return headers.get("sec-fetch-site", "none").lower() in ("none", "same-origin")
 
 
 def _is_same(one: User | None, other: User) -> bool:

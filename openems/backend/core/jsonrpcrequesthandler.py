@@ -14,14 +14,14 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from openems.backend.core import appcenter, xlsx
+from openems.backend.core import appcenter, currentvalues, xlsx
+from openems.backend.core.currentvalues import MAX_EDGES, limited
 from openems.backend.core.querypool import QueryPool
 from openems.backend.events import ConfigReceived, EventBus
 from openems.backend.interfaces import IDebugLoggable, IJsonRpcRequestHandler
 from openems.backend.models import User
 from openems.backend.roles import assert_user_role
 from openems.common import errors, jsonrpc
-from openems.common.channel import check_addresses
 from openems.common.edgeconfig import EMPTY_CONFIG, EdgeConfig
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, Request, Success, new_id, raw
@@ -34,9 +34,6 @@ from openems.websocket.peer import DEFAULT_TIMEOUT
 ID = "coreJsonRpcRequestHandler0"
 #: Seconds an edge has to answer when its configuration is not stored.
 CONFIG_TIMEOUT = 10
-#: Edges of one request, and values (edges times channels) of one answer.
-MAX_EDGES = 10_000
-MAX_VALUES = 200_000
 EXPORT_RESOLUTION = Resolution(15, Unit.MINUTES)
 
 _INTERNAL = User(id="internal", user_id="internal", name="Backend", language=Language.EN)
@@ -81,7 +78,7 @@ class JsonRpcRequestHandler:
         if request.method == "getEdgesStatus":
             return self._edges_status(user, request)
         if request.method == "getEdgesChannelsValues":
-            return self._edges_channels_values(user, request)
+            return await self._edges_channels_values(user, request)
         if request.method == "setGridConnSchedule":
             return await self._grid_conn_schedule(user, request)
         raise OpenemsError(errors.JSONRPC_UNHANDLED_METHOD, request.method)
@@ -90,25 +87,18 @@ class JsonRpcRequestHandler:
 
     def _edges_status(self, user: User, request: Request) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        for edge_id in _limited(request.members().strings("edgeIds"), MAX_EDGES, "edges"):
+        for edge_id in limited(request.members().strings("edgeIds"), MAX_EDGES, "edges"):
             assert_user_role(self._metadata, user, edge_id, Role.GUEST, request.method)
             edge = self._metadata.get_edge(edge_id)
             if edge is not None:
                 result[edge_id] = {"online": edge.online}
         return result
 
-    def _edges_channels_values(self, user: User, request: Request) -> dict[str, Any]:
-        members = request.members()
-        edge_ids = sorted(set(_limited(members.strings("ids"), MAX_EDGES, "edges")))
-        channels = check_addresses(members.strings("channels"))
-        if len(edge_ids) * len(channels) > MAX_VALUES:
-            raise generic(f"Too many values: {len(edge_ids)} edges with {len(channels)} channels, at most {MAX_VALUES}")
-        result: dict[str, Any] = {}
+    async def _edges_channels_values(self, user: User, request: Request) -> Any:
+        edge_ids, channels = currentvalues.asked(request.members())
         for edge_id in edge_ids:
             assert_user_role(self._metadata, user, edge_id, Role.GUEST, request.method)
-            if channels:
-                result[edge_id] = self._edge_manager.get_channel_values(edge_id, channels)
-        return result
+        return await currentvalues.collect(self._edge_manager.get_channel_values, edge_ids, channels, self._reactor)
 
     async def _grid_conn_schedule(self, user: User, request: Request) -> Raw:
         """The answer is the whole inner response, as in Java (wire.md 8, 36)."""
@@ -330,12 +320,6 @@ _TASKS = {
 
 def _named(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name}:{count}" for name, count in counts.items() if count)
-
-
-def _limited(elements: list[str], most: int, what: str) -> list[str]:
-    if len(elements) > most:
-        raise generic(f"Too many {what}: {len(elements)}, at most {most}")
-    return elements
 
 
 def _expect(request: Request, method: str) -> None:

@@ -34,7 +34,7 @@ from openems.backend.interfaces import IDebugLoggable, IEdgeManager, IUiWebsocke
 from openems.backend.models import Edge, User
 from openems.common import errors
 from openems.common.data import DataKind, DataNotification, Row, Value, rows_of
-from openems.common.errors import OpenemsError, short
+from openems.common.errors import OpenemsError, printable, short
 from openems.common.jsonrpc import Members, Notification, Request, dumps, new_id, raw
 from openems.common.role import Language, Level, Role
 from openems.common.semver import SemanticVersion
@@ -338,7 +338,7 @@ class EdgeManager:
             self._complained.clear()
         self._complained[kind] = (now, 0)
         more = f" ({left_out} more of this kind)" if left_out else ""
-        self._log.warn("[{kind}] {text}{more}", kind=kind, text=text, more=more)
+        self._log.warn("[{kind}] {text}{more}", kind=printable(kind), text=printable(text), more=more)
 
     def _count(self, edge_id: str, dropped: Mapping[str, int]) -> None:
         for reason, number in dropped.items():

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
+from openems.common.errors import printable
+
 #: Seconds between two lines of the same kind.
 INTERVAL = 10.0
 
@@ -28,4 +30,4 @@ class Complaints:
             return
         self._told[kind] = (now, 0)
         more = f" ({left_out} more of this kind)" if left_out else ""
-        self._log.warn("[{kind}] {text}{more}", kind=kind, text=text, more=more)
+        self._log.warn("[{kind}] {text}{more}", kind=kind, text=printable(text), more=more)

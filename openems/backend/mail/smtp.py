@@ -16,6 +16,7 @@ What becomes of a mail:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,11 +29,13 @@ from openems.backend.mail.delivery import Delivery, Refused, Unreachable
 from openems.backend.mail.letters import MAX_EDGES, Letters
 from openems.backend.mail.message import BadAddress, Sender, address, key_of
 from openems.backend.mail.pace import MINUTE, Budget, Pace
-from openems.backend.mail.render import MASS_OUTAGE, NAMES, Templates
+from openems.backend.mail.render import DIGEST, MASS_OUTAGE, NAMES, Templates
 from openems.backend.mail.spool import Envelope, Spool, SpoolFull
 from openems.backend.models import MailRecipient
 from openems.common.errors import generic, short
 
+#: Of mails that an older version left behind, in the numbers.
+OTHER = "other"
 RETRY_MINUTES = (1, 5, 15, 60)
 #: Seconds between two looks at what may go, at most; seconds a question to metadata may take.
 LOOK = 10.0
@@ -79,6 +82,8 @@ class SmtpMailer:
         #: Told of each mail the server took.
         self.on_delivered: Callable[[str, str, str, int], None] = lambda template, edge_id, login, sent_at: None
         self.counts = dict.fromkeys(("Sent", "Failed", "Dropped", "Outdated", "Expired", "Retries", "Joined"), 0)
+        #: (template, name as in ``counts``) -> mails.
+        self.ended: Counter[tuple[str, str]] = Counter()
         self._delivery = delivery
         self._letters = Letters(templates, sender, edge)
         self._directory = directory
@@ -337,6 +342,7 @@ class SmtpMailer:
         self.counts["Joined"] += len(envelopes) - 1
         self._server_answers()
         first = envelopes[0]
+        self.ended[(first.template if len(envelopes) == 1 else DIGEST, "Sent")] += 1
         self._log.info(
             "[Mail.Smtp] mail {key} sent{how}: {template} {edge}{more} to {login!r}",
             key=first.key,
@@ -358,6 +364,7 @@ class SmtpMailer:
     def _end(self, envelope: Envelope, count: str, what: str, *, is_error: bool = False) -> None:
         self.spool.done(envelope)
         self.counts[count] += 1
+        self.ended[(envelope.template if envelope.template in NAMES else OTHER, count)] += 1
         (self._log.error if is_error else self._log.warn)(
             "[Mail.Smtp] mail {key} ({template} {edge} to {login!r}) {what}",
             key=envelope.key,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -23,9 +23,10 @@ from zope.interface import implementer
 
 from openems.backend.interfaces import IAuthUserPasswordAuthenticationService
 from openems.backend.metadata.file.model import FileUser
-from openems.backend.metadata.file.provider import ADMIN, FileMetadata
+from openems.backend.metadata.file.provider import FileMetadata
 from openems.backend.metadata.file.state import InThread, TokenState
-from openems.backend.metadata.throttle import Throttle
+from openems.backend.metadata.file.users import ADMIN
+from openems.backend.metadata.throttle import SUSPECT, Places, Throttle
 from openems.backend.models import Authenticated
 from openems.common import errors
 from openems.common.errors import OpenemsError
@@ -99,7 +100,7 @@ class PasswordService:
         self._salt = random_bytes(16)
         self._throttle = Throttle()
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
-        self._waiting: Counter[str] = Counter()
+        self._waiting = Places(MAX_WAITING, MAX_WAITING_FOR_ADDRESS)
         self._pool: ThreadPool | None = None
         if in_thread is None:
             self._pool = pool = ThreadPool(0, THREADS, "passwords")
@@ -139,19 +140,17 @@ class PasswordService:
             return remembered.authenticated
         if self._throttle.is_repetition(attempt, self._reactor.seconds()):
             raise self._refusal()
-        if self._waiting.total() >= MAX_WAITING or self._waiting[address] >= MAX_WAITING_FOR_ADDRESS:
+        full = self._waiting.is_full_for(address)
+        delay = 0.0 if full else self._throttle.begin(login, address, self._reactor.seconds())
+        if full or not self._waiting.take(address, suspect=delay > SUSPECT):
             self.overloaded += 1
-            raise self._refusal()
-        self._waiting[address] += 1
+            raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
         try:
-            delay = self._throttle.begin(login, address, self._reactor.seconds())
             if delay:
                 await deferLater(self._reactor, delay)
             verified = await self._verify(login, password)
         finally:
-            self._waiting[address] -= 1
-            if not self._waiting[address]:
-                del self._waiting[address]
+            self._waiting.leave(address, suspect=delay > SUSPECT)
         # The file may have changed meanwhile.
         user = self._metadata.file_user(login)
         if user is None or user.password_hash is None or verified != user.password_hash:

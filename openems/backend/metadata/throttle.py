@@ -10,7 +10,7 @@ counted again.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import NamedTuple
 
 #: seconds without an attempt after which wrong ones are forgotten.
@@ -31,6 +31,8 @@ class Rule(NamedTuple):
 _PAIR = Rule(3, 30.0)
 _ADDRESS = Rule(10, 30.0)
 _LOGIN = Rule(10, 5.0)
+#: Seconds: whoever waits longer made wrong attempts himself; up to that it may be somebody whose name others try.
+SUSPECT = _LOGIN.longest
 
 
 class _Count:
@@ -65,6 +67,37 @@ class _Table:
 
     def __len__(self) -> int:
         return len(self._counts)
+
+
+class Places:
+    """Where attempts wait: for the end of their delay, or for whoever verifies them. Those that wait for longer than
+    :data:`SUSPECT` have places of their own, so that attackers who take them all keep out none but each other."""
+
+    def __init__(self, most: int, most_of_address: int) -> None:
+        self._most = most
+        self._most_of_address = most_of_address
+        self._addresses: Counter[str] = Counter()
+        self._taken = {False: 0, True: 0}
+
+    def is_full_for(self, address: str) -> bool:
+        return self._addresses[address] >= self._most_of_address
+
+    def take(self, address: str, *, suspect: bool) -> bool:
+        """False: there is none. After True comes one :meth:`leave`."""
+        if self.is_full_for(address) or self._taken[suspect] >= self._most:
+            return False
+        self._addresses[address] += 1
+        self._taken[suspect] += 1
+        return True
+
+    def leave(self, address: str, *, suspect: bool) -> None:
+        self._taken[suspect] -= 1
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
+
+    def __len__(self) -> int:
+        return sum(self._taken.values())
 
 
 class Throttle:

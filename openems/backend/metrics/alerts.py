@@ -1,4 +1,5 @@
-"""Alerting and mails under names of their own (metrics.md 17); out of the numbers that those components tell."""
+"""Alerting and waiting mails under names of their own (metrics.md 17); out of the numbers that those components
+tell."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import Metric
 
-from openems.backend.metrics.families import PREFIX, Labels, counter, gauge
+from openems.backend.metrics.families import PREFIX, Labels, gauge
+from openems.backend.metrics.mails import RESULTS
 
 MAILER = "Mail.Smtp"
 HANDLERS = ("alerting_offline", "alerting_sumstate")
-_MAILS = {"Sent": "sent", "Failed": "failed", "Dropped": "dropped", "Outdated": "outdated", "Expired": "expired"}
 _SPOOL = {
     "Waiting": ("mail_spool_messages", "Mails that wait."),
     "OldestAge": ("mail_spool_oldest_age_seconds", "Age of the oldest mail that waits."),
@@ -19,16 +20,12 @@ _SPOOL = {
 
 def claims(component: str, name: str) -> bool:
     if component == MAILER:
-        return name in _MAILS or name in _SPOOL
+        return name in RESULTS or name in _SPOOL
     return component in HANDLERS and name == "OldestDueAge"
 
 
 def families(numbers: Mapping[str, float]) -> Iterator[Metric]:
     """``numbers``: ``<component>/<name>`` -> value. Nothing of what is not there."""
-    mails: dict[Labels, float] = {
-        (result,): numbers[f"{MAILER}/{name}"] for name, result in _MAILS.items() if f"{MAILER}/{name}" in numbers
-    }
-    yield counter(f"{PREFIX}mails", "Mails, by what became of them.", mails, ("result",))
     for name, (metric, about) in _SPOOL.items():
         value = numbers.get(f"{MAILER}/{name}")
         yield gauge(PREFIX + metric, about, {} if value is None else {(): value})

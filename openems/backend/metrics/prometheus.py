@@ -53,8 +53,9 @@ class Prometheus:
         self.requests = requests
         self.servers = Servers({"edge": edge_manager.edges_server, "edgeapp": edge_manager.applications_server}, ui)
         if ui is not None:
-            self.servers.servers["ui"] = ui.websocket
-        self.servers.servers.update(servers or {})
+            self.servers.add("ui", ui.websocket)
+        for name, server in (servers or {}).items():
+            self.servers.add(name, server)
         self.lag = ReactorLag(reactor)
         self._ticks = ReactorTicks(reactor)
         self._pauses = GcPauses()

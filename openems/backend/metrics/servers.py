@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client.core import HistogramMetricFamily, Metric
 
-from openems.backend.metrics.families import PREFIX, counter, gauge
+from openems.backend.metrics.families import PREFIX, Labels, counter, gauge
+from openems.websocket.traffic import Traffic, together
 
 #: Powers of two; the sizes are counted by them.
 _SIZE_EXPONENTS = (8, 10, 12, 14, 16, 18, 20, 22, 24)
@@ -27,14 +28,28 @@ class ServerPool:
 
 
 class Servers:
-    """``servers``: interface -> WebSocketServer. ``ui``: UiWebsocket or None."""
+    """``servers``: interface -> WebSocketServer. ``ui``: UiWebsocket or None. Several servers of one interface count as
+    one: :meth:`add`."""
 
     def __init__(self, servers: Mapping[str, Any], ui: Any = None) -> None:
-        self.servers = dict(servers)
+        self._servers = {name: [server] for name, server in servers.items()}
         self._ui = ui
+        self._b2b: list[Any] = []
+        self._rest: Any = None
+
+    def add(self, interface: str, server: Any) -> None:
+        """One more WebSocketServer, of an interface that is there already or of another."""
+        self._servers.setdefault(interface, []).append(server)
+
+    def add_b2b(self, websockets: Sequence[Any], rest: Any = None) -> None:
+        """``websockets``: Backend2BackendWebsocket, ``rest``: Backend2BackendRest or None."""
+        for bundle in websockets:
+            self._b2b.append(bundle)
+            self.add("b2b_ws", bundle.websocket)
+        self._rest = rest
 
     def collect(self) -> Iterator[Metric]:
-        traffic = {name: server.traffic for name, server in self.servers.items()}
+        traffic = {name: together(s.traffic for s in servers) for name, servers in self._servers.items()}
         one = ("interface",)
 
         def each(attribute: str) -> dict[tuple[str], int]:
@@ -61,7 +76,7 @@ class Servers:
         yield counter(f"{prefix}received_messages", "Messages received.", each("received_messages"), one)
         yield counter(f"{prefix}sent_messages", "Messages sent.", each("sent_messages"), one)
         yield self._sizes(traffic)
-        loads = {name: server.load() for name, server in self.servers.items()}
+        loads = {name: _load(servers) for name, servers in self._servers.items()}
         for metric, about, values in (
             (
                 "websocket_send_buffer_bytes",
@@ -90,11 +105,11 @@ class Servers:
             ),
         ):
             yield gauge(PREFIX + metric, about, values, one)
-        if self._ui is not None:
-            yield from self._of_ui()
+        if self._ui is not None or self._b2b or self._rest is not None:
+            yield from self._of_users()
 
     @staticmethod
-    def _sizes(traffic: Mapping[str, Any]) -> Metric:
+    def _sizes(traffic: Mapping[str, Traffic]) -> Metric:
         family = HistogramMetricFamily(
             f"{PREFIX}websocket_message_size_bytes", "Size of messages.", labels=("interface", "direction")
         )
@@ -108,15 +123,24 @@ class Servers:
                 family.add_metric((name, direction), buckets, getattr(of, f"{direction}_bytes"))
         return family
 
-    def _of_ui(self) -> Iterator[Metric]:
-        ui = self._ui
-        sessions = [session for session in ui.sessions.values() if session.user is not None]
-        yield gauge(f"{PREFIX}sessions_active", "Connections with a user.", {("ui",): len(sessions)}, ("interface",))
-        subscriptions = {
-            ("edges",): sum(len(session.watcher.edges) for session in sessions),
-            ("channels",): sum(len(session.watcher.channels) for session in sessions),
-            ("systemlog",): sum(len(session.system_logs) for session in sessions),
-        }
+    def _of_users(self) -> Iterator[Metric]:
+        active: dict[Labels, float] = {}
+        subscriptions: dict[Labels, float] = {}
+        limited: dict[Labels, float] = {}
+        if self._ui is not None:
+            sessions = [session for session in self._ui.sessions.values() if session.user is not None]
+            active[("ui",)] = len(sessions)
+            subscriptions[("edges",)] = sum(len(session.watcher.edges) for session in sessions)
+            subscriptions[("channels",)] = sum(len(session.watcher.channels) for session in sessions)
+            subscriptions[("systemlog",)] = sum(len(session.system_logs) for session in sessions)
+            limited[("ui",)] = self._ui.limited
+        if self._b2b:
+            active[("b2b_ws",)] = sum(s.user is not None for b2b in self._b2b for s in b2b.sessions.values())
+            subscriptions[("b2b",)] = sum(b2b.subscriptions.edges for b2b in self._b2b)
+            limited[("b2b_ws",)] = sum(b2b.limited for b2b in self._b2b)
+        if self._rest is not None:
+            limited[("b2b_rest",)] = self._rest.limited
+        yield gauge(f"{PREFIX}sessions_active", "Connections with a user.", active, ("interface",))
         yield gauge(
             f"{PREFIX}subscriptions_active",
             "Edges that are listed, whose channels, whose system log are subscribed, by all connections together.",
@@ -124,8 +148,15 @@ class Servers:
             ("kind",),
         )
         yield counter(
-            f"{PREFIX}jsonrpc_rate_limited",
-            "Requests refused because of their rate.",
-            {("ui",): ui.limited},
-            ("interface",),
+            f"{PREFIX}jsonrpc_rate_limited", "Requests refused because of their rate.", limited, ("interface",)
         )
+
+
+def _load(servers: Sequence[Any]) -> tuple[int, int, list[int]]:
+    """Requests under way, requests without a reply yet, bytes that wait for each slow reader."""
+    loads = [server.load() for server in servers]
+    return (
+        sum(running for running, _, _ in loads),
+        sum(pending for _, pending, _ in loads),
+        [each for _, _, waiting in loads for each in waiting],
+    )

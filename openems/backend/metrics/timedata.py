@@ -64,6 +64,7 @@ class Timedata:
                     dropped[(provider.id, snake(name[len(_DROPPED) :]))] = value
                 elif name == "QueriesRefused":
                     refused[("provider",)] = refused.get(("provider",), 0) + value
+        yield from self._writes()
         for metric, rises, about in _KNOWN.values():
             if rises:
                 yield counter(PREFIX + metric, about, rising[metric], ("provider",))
@@ -75,6 +76,22 @@ class Timedata:
             f"{PREFIX}timedata_write_exceptions", "Notifications a provider choked on.", failures, ("provider",)
         )
         yield from self._queries(refused)
+
+    def _writes(self) -> Iterator[Metric]:
+        """Of providers that write; of those that wrote nothing yet no time, so that its age means something."""
+        writes = {(p.id,): p.writes for p in self.manager.providers if getattr(p, "writes", None) is not None}
+        yield histogram(
+            f"{PREFIX}timedata_write_batch_duration_seconds",
+            "How long batches took that the database took.",
+            sorted((labels, each.durations) for labels, each in writes.items()),
+            ("provider",),
+        )
+        yield gauge(
+            f"{PREFIX}timedata_last_write_success_timestamp_seconds",
+            "When the database last took a batch.",
+            {labels: each.last / 1000 for labels, each in writes.items() if each.last is not None},
+            ("provider",),
+        )
 
     def _queries(self, refused: Mapping[Labels, float]) -> Iterator[Metric]:
         yield gauge(

@@ -19,9 +19,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.http import Request
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET
 
 from openems.backend.metrics.exposition import TEXT, content_type, pieces, wanted
+from openems.backend.metrics.pages import PageSite
 
 #: Seconds of work after which the reactor gets its turn.
 SLICE = 0.005
@@ -201,10 +202,5 @@ def _takes_gzip(accept_encoding: Iterable[bytes]) -> bool:
     return False
 
 
-def site(pages: MetricsPages) -> Site:
-    made = Site(pages, timeout=60)
-    made.noisy = False
-    made.displayTracebacks = False
-    # No line for each scrape.
-    made.log = lambda request: None  # type: ignore[method-assign]
-    return made
+def site(pages: MetricsPages, reactor: Any = None) -> PageSite:
+    return PageSite(pages, timeout=60, reactor=reactor)

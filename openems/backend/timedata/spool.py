@@ -25,6 +25,7 @@ from twisted.python.threadpool import ThreadPool
 
 from openems.backend.timedata.spoolfile import InUse, Item, Record, Segments, size_of
 from openems.backend.timedata.spoolretry import Complaints, Delivery, Refused, TryLater, Write
+from openems.backend.timedata.writes import Writes
 
 T = TypeVar("T")
 SAFE_AFTER = 1.0
@@ -90,8 +91,15 @@ class Spool:
         self._stopping = False
         self._running = False
         self._complain = Complaints(id, reactor.seconds)
+        self.writes = Writes(reactor.seconds, now)
         self._delivery = Delivery(
-            id, write, wait=self._wait, chance=chance, complain=self._complain, waiting=lambda: self.waiting
+            id,
+            write,
+            wait=self._wait,
+            chance=chance,
+            complain=self._complain,
+            waiting=lambda: self.waiting,
+            writes=self.writes,
         )
         self._accepted = 0
         self._finished = 0

@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
 from openems.backend.timedata.spoolfile import Item, size_of
+from openems.backend.timedata.writes import Writes
 
 Write = Callable[[list[Item]], Awaitable[None]]
 
@@ -107,8 +108,10 @@ class Delivery:
         chance: Callable[[], float],
         complain: Complaints,
         waiting: Callable[[], int],
+        writes: Writes,
     ) -> None:
         self.write = write
+        self._writes = writes
         self._id = id
         self._wait = wait
         self._chance = chance
@@ -130,6 +133,7 @@ class Delivery:
             part = parts.pop()
             while self._failures and not leads():
                 await self._wait(LOOK)
+            begun = self._writes.clock()
             try:
                 await self.write(part)
             except TryLater as error:
@@ -151,6 +155,7 @@ class Delivery:
                 self._tell(reason, part[0], str(error))
             else:
                 self.batches += 1
+                self._writes.done(begun)
                 if self.failing is not None:
                     self._log.info("{id}: history is written again, {n} values wait", id=self._id, n=self._waiting())
                 self._failures, self.failing = 0, None

@@ -37,7 +37,7 @@ from openems.backend.ui.methods.setup import OwnProtocols
 from openems.backend.ui.ratelimit import TokenBucket
 from openems.backend.ui.subscriptions import Watcher, edge_rpc
 from openems.common import errors, jsonrpc
-from openems.common.errors import OpenemsError, generic, outcome
+from openems.common.errors import OpenemsError, generic, outcome, printable
 from openems.common.jsonrpc import EMPTY, Notification, Request
 from openems.common.methods import names
 from openems.common.role import Role
@@ -134,7 +134,8 @@ class Session:
             return
         level, text = parameters.log_message(notification.members())
         user = self.user
-        who = "NOT AUTHENTICATED" if user is None else f"{user.id}:{user.name}"
+        # Users choose their names.
+        who = "NOT AUTHENTICATED" if user is None else printable(f"{user.id}:{user.name}")
         self._log.info("User [{who}] {severity}-Message: {text}", who=who, severity=level, text=text)
 
     def closed(self) -> None:

@@ -158,6 +158,19 @@ class HttpTest(SynchronousTestCase):
         for site_, status in (("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)):
             self.assertEqual(self.world.ask(STATUS, headers={"Sec-Fetch-Site": site_}).status, status)
 
+    def test_pages_of_other_sites_without_tls(self) -> None:
+        """Browsers tell the site over TLS only. What a page may send to another site without asking for leave first,
+        which nobody gets here, is a form or a text."""
+        origin = {"Origin": "http://evil.example"}
+        for kind, status in (
+            ("text/plain", 403),
+            ("application/x-www-form-urlencoded", 403),
+            ("application/json", 200),
+        ):
+            answer = self.world.ask(STATUS, headers={**origin, "Content-Type": kind})
+            self.assertEqual(answer.status, status, kind)
+        self.assertEqual(self.world.ask(STATUS, headers={"Content-Type": "text/plain"}).status, 200, "no browser")
+
     def test_bodies(self) -> None:
         for body, text in (
             (b'{"method":"getEdgesStatus","params":{"edgeIds: ["edge0"]}}', "line 1 column 50"),

@@ -37,6 +37,12 @@ class AuthenticationTest(SynchronousTestCase):
             self.assertEqual(self.world.server.unauthenticated, number + 1)
         self.assertEqual(self.world.server.sessions, {})
 
+    def test_pages_of_other_sites(self) -> None:
+        admits = self.world.server.websocket.admits
+        for site, admitted in (("cross-site", False), ("same-site", False), ("same-origin", True), ("none", True)):
+            self.assertEqual(admits({"sec-fetch-site": site}), admitted)
+        self.assertTrue(admits({}))
+
     def test_good(self) -> None:
         text = base64.b64encode(b"alice:s3cret").decode()
         for authorization in (f"Basic {text}", f"Basic{text}", f"bASIC  {text} "):
@@ -199,3 +205,28 @@ class RequestTest(SynchronousTestCase):
         for method in ("getEdgesStatus", "subscribeEdgesChannels", "invented"):
             ask(connection, method, {})
         self.assertEqual([name for name, _ in seen], ["getEdgesStatus", "subscribeEdgesChannels", "other"])
+
+
+class RateTest(SynchronousTestCase):
+    """b2b.md 7, 7: as with REST, for each user, over all his connections"""
+
+    def test_no_limit_unless_configured(self) -> None:
+        connection = WebsocketWorld().connect()
+        for _ in range(500):
+            self.assertEqual(ask(connection, "getEdgesStatus", {"edgeIds": []}), {})
+
+    def test_too_often(self) -> None:
+        world = WebsocketWorld(request_limit=5)
+        seen: list[tuple[str, str]] = []
+        world.server.observe_result = lambda method, result: seen.append((method, result))
+        first, second, other = world.connect(), world.connect(), world.connect(basic("bob", " blank "))
+        good = [ask(first, "getEdgesStatus", {"edgeIds": []}) for _ in range(6)]
+        self.assertEqual(good, [{}] * 6)
+        for connection, method in ((first, "getEdgesStatus"), (second, "subscribeEdgesChannels")):
+            self.assertEqual(ask(connection, method, {"count": 1, "ids": [], "channels": []})[0], 4005)
+            self.assertIsNone(connection.close_code)
+        self.assertEqual(seen[-2:], [("getEdgesStatus", "limited"), ("subscribeEdgesChannels", "limited")])
+        self.assertEqual(ask(other, "getEdgesStatus", {"edgeIds": []}), {})
+        self.assertEqual(world.server.debug_metrics()["b2bwebsocket0/Limited"], 2)
+        world.seconds(1)
+        self.assertEqual(ask(second, "getEdgesStatus", {"edgeIds": []}), {})

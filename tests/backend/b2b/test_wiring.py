@@ -37,6 +37,7 @@ class ConfigurationTest(SynchronousTestCase):
         assert rest is not None
         self.assertEqual((rest.port, rest.max_body, rest.request_limit), (8075, 1024 * 1024, None))
         self.assertEqual((websocket.port, websocket.max_values, websocket.max_connections), (8076, 50_000, 2000))
+        self.assertIsNone(websocket.request_limit)
 
     def test_several(self) -> None:
         made = config.parse(
@@ -145,7 +146,8 @@ class WiringTest(TestCase):
     async def test_metrics(self) -> None:
         self.write_metadata()
         backend = self.embedded(
-            f"\n[backend2backend.rest]\n[[backend2backend.websocket]]\n[metrics.prometheus]\nport = {free_offset()}\n"
+            f"\n[backend2backend.rest]\n[[backend2backend.websocket]]\nrequestLimit = 7\n"
+            f"[[backend2backend.websocket]]\nport = 8077\n[metrics.prometheus]\nport = {free_offset()}\n"
         )
         await backend.start()
         await backend.listening()
@@ -158,7 +160,11 @@ class WiringTest(TestCase):
         lines = (await self.get(backend.ports["metrics.prometheus"], "/metrics")).splitlines()
         for part in (
             'websocket_connections{component="b2bwebsocket0"} 0.0',
-            'interface="b2b_ws"',
+            'websocket_connections{component="b2bwebsocket1"} 0.0',
+            'openems_backend_websocket_connections_opened_total{interface="b2b_ws"} 0.0',
+            'openems_backend_sessions_active{interface="b2b_ws"} 0.0',
+            'openems_backend_subscriptions_active{kind="b2b"} 0.0',
+            'openems_backend_jsonrpc_rate_limited_total{interface="b2b_rest"} 0.0',
             'interface="b2b_rest",method="getEdgesStatus",result="ok"',
         ):
             self.assertTrue(any(part in line for line in lines), part)

@@ -11,6 +11,7 @@ from openems.backend.metadata.file.provider import FileMetadata
 from openems.backend.metadata.password import (
     DAY,
     MAX_SESSIONS,
+    MAX_WAITING,
     PasswordService,
     hash_password,
     token_key,
@@ -148,6 +149,31 @@ class TestLogin(PasswordTestCase):
         for attempt in attempts:
             self.failureResultOf(attempt)
         self.assertEqual(len(self.service._waiting), 0)
+
+    def test_attackers_keep_nobody_out(self) -> None:
+        """From many addresses they take every place there is for attempts that are slowed down, whose name ever they
+        try."""
+        attackers = [
+            self.attempt(f"wrong{n}", remote=f"198.51.100.{address}:1")
+            for address in range(MAX_WAITING // 10)
+            for n in range(23)
+        ]
+        self.assertGreater(self.service.overloaded, 0)
+        mine = self.attempt(remote="192.0.2.7:1")
+        self.clock.advance(5)
+        self.successResultOf(mine)
+        self.clock.advance(60)
+        for attack in attackers:
+            self.failureResultOf(attack)
+        self.assertEqual(len(self.service._waiting), 0)
+
+    def test_overloaded_is_no_wrong_password(self) -> None:
+        """The UI forgets its token at 1003."""
+        attempts = [self.attempt(f"wrong{n}") for n in range(40)]
+        self.assertEqual(self.failureResultOf(self.attempt()).value.code, 4005)
+        self.clock.advance(60)
+        for attempt in attempts:
+            self.failureResultOf(attempt)
 
     def test_weak_hash_is_mentioned(self) -> None:
         with captured_logs() as logs:

@@ -102,7 +102,6 @@ class TestJava(SynchronousTestCase):
         self.assertEqual(
             names,
             {
-                ("openems_backend_mails_total", "sent"): 5,
                 ("openems_backend_mail_spool_messages",): 2,
                 ("openems_backend_alerting_oldest_due_age_seconds", "alerting_offline"): 7.5,
             },

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.trial.unittest import SynchronousTestCase
 
+from openems.backend.metrics.mails import Mails
+from openems.backend.metrics.pools import Pools
 from openems.backend.metrics.timedata import _KNOWN
 from openems.common.histogram import Histogram
 from tests.backend.metrics.test_components import Part
-from tests.backend.metrics.test_timedata import Provider
+from tests.backend.metrics.test_pools import pool
+from tests.backend.metrics.test_timedata import Provider, written
 from tests.backend.metrics.world import MetricsWorld
 from tests.backend.ui.world import World
 
@@ -23,7 +27,7 @@ class TestPage(SynchronousTestCase):
     def families(self) -> set[str]:
         """All of this project's own, as a scraper sees them."""
         ui = World().server
-        world = MetricsWorld(timedata=[Provider("timedata0", dict.fromkeys(_KNOWN, 1))], ui=ui)
+        world = MetricsWorld(timedata=[Provider("timedata0", dict.fromkeys(_KNOWN, 1), writes=written())], ui=ui)
         world.requests.result_observer("ui")
         told = {
             "Mail.Smtp/Sent": 1,
@@ -32,6 +36,8 @@ class TestPage(SynchronousTestCase):
             "alerting_offline/OldestDueAge": 0,
         }
         world.metrics.components.parts.append(Part(told))
+        world.metrics.add("mails", Mails(_Mailer()).collect)
+        world.metrics.add("pools", Pools([pool()]).collect)
         world.history.query_seconds[("timedata0", "data")] = Histogram()
         return {
             family.name.removeprefix(PREFIX) + ("_total" if family.type == "counter" else "")
@@ -43,3 +49,7 @@ class TestPage(SynchronousTestCase):
         named = set(re.findall(r"^\| `([a-z_]+)` \| (?:gauge|counter|histogram) \|", PAGE.read_text(), re.MULTILINE))
         # This one is there with a real reactor only.
         self.assertEqual(named, self.families() | {"reactor_tick_duration_seconds"})
+
+
+class _Mailer:
+    ended: Counter[tuple[str, str]] = Counter()

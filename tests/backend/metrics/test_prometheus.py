@@ -101,6 +101,11 @@ class TestFiles(SynchronousTestCase):
     def test_test_rules(self) -> None:
         self.assertIn("SUCCESS", self.promtool("test", "rules", queries.RULES.with_name("rules_test.yml")))
 
+    def test_every_rule_has_a_test_in_which_it_fires(self) -> None:
+        tests = yaml.safe_load(queries.RULES.with_name("rules_test.yml").read_text())["tests"]
+        fired = {each["alertname"] for test in tests for each in test["alert_rule_test"] if each["exp_alerts"]}
+        self.assertEqual({name for name, _ in queries.rules()} - fired, set())
+
     def test_check_config(self) -> None:
         self.promtool("check", "config", queries.RULES.with_name("prometheus.yml"))
 

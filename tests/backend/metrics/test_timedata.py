@@ -13,15 +13,27 @@ from twisted.trial.unittest import SynchronousTestCase
 from openems.backend.core.querypool import QueryPool
 from openems.backend.core.timedatamanager import CannotServe, TimedataManager
 from openems.backend.metrics.timedata import Timedata
+from openems.backend.timedata.writes import Writes
 from openems.common.errors import OpenemsError, generic
 from tests.backend.metrics.test_process import values
 
 FROM, TO = datetime(2026, 4, 5, tzinfo=UTC), datetime(2026, 4, 6, tzinfo=UTC)
 
 
+def written() -> Writes:
+    """One batch, in 0.2 seconds, at 1,700,000,000."""
+    times = iter((0.3,))
+    writes = Writes(lambda: next(times), lambda: 1_700_000_000_000)
+    writes.done(0.1)
+    return writes
+
+
 class Provider:
-    def __init__(self, id: str, numbers: Mapping[str, Any], answer: Any = None) -> None:
+    def __init__(
+        self, id: str, numbers: Mapping[str, Any], answer: Any = None, writes: Writes | None = None
+    ) -> None:
         self.id = id
+        self.writes = writes
         self.numbers = numbers
         self.answer = answer
 
@@ -57,6 +69,21 @@ class TestTimedata(SynchronousTestCase):
         self.assertEqual(got[("timedata_spool_oldest_age_seconds", "timedata1")], 0)
         self.assertEqual(got[("timedata_queries_rejected_total", "provider")], 4)
         self.assertNotIn(("timedata_write_points_total", "timedata1"), got)
+
+    def test_writes(self) -> None:
+        never = Writes(lambda: 0.0, lambda: 0)
+        collector = self.collector(
+            Provider("timedata0", {}, writes=written()), Provider("timedata1", {}, writes=never), Provider("archive", {})
+        )
+        got = values(collector.collect())
+        last = "timedata_last_write_success_timestamp_seconds"
+        self.assertEqual(got[(last, "timedata0")], 1_700_000_000)
+        self.assertEqual([key for key in got if key[0] == last], [(last, "timedata0")])
+        duration = "timedata_write_batch_duration_seconds"
+        self.assertEqual(got[(f"{duration}_bucket", "0.1", "timedata0")], 0)
+        self.assertEqual(got[(f"{duration}_bucket", "0.25", "timedata0")], 1)
+        self.assertEqual(got[(f"{duration}_count", "timedata1")], 0)
+        self.assertNotIn((f"{duration}_count", "archive"), got)
 
     def test_queries(self) -> None:
         collector = self.collector(

@@ -202,6 +202,17 @@ class TimedataConformance:
             [column] = await self.data(begin, begin + datetime.timedelta(minutes=8), 1, Unit.MINUTES, "m0/P")
             self.assertEqual([42] * 5 + [10, None, None], column)
 
+    async def test_a_question_between_two_samples(self) -> None:
+        base = at("2026-06-01")
+        await self.given(m0_P={base: 42, base + 5 * MINUTE: 10}, m0_Q={base: 1})
+        begin = day("2026-06-01") + datetime.timedelta(minutes=1)
+        names = ["m0/P", "m0/Q"]
+        if self.FINE:
+            answer = await self.provider.query_historic_data(
+                self.EDGE, begin, begin + datetime.timedelta(minutes=2), names, Resolution(1, Unit.MINUTES)
+            )
+            self.assertEqual({"m0/P": [42, 42]}, answer.data)
+
     # -- energy ----------------------------------------------------------------------------------
 
     async def test_examples_4_and_6_days(self) -> None:

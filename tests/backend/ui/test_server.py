@@ -42,7 +42,7 @@ class ServerTest(SynchronousTestCase):
 
     def test_too_many_connections(self) -> None:
         self.world = World(max_connections=2)
-        uis = [self.world.connect() for _ in range(3)]
+        uis = [self.world.login(), self.world.login(), self.world.connect()]
         self.assertEqual([ui.connection.is_open for ui in uis], [True, True, False])
         self.assertTrue(uis[2].connection.dropped)
         uis[0].connection.lose()
@@ -50,7 +50,7 @@ class ServerTest(SynchronousTestCase):
 
     def test_refused_connection_leaves_the_others_alone(self) -> None:
         self.world = World(max_connections=1)
-        ui = self.world.connect()
+        ui = self.world.login()
         self.world.connect()
         self.assertEqual(list(self.world.server.sessions), [ui.session.id])
 

@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from openems.backend.metadata.file.state import InThread
 from openems.common.errors import short
@@ -31,6 +33,18 @@ class AuditLog:
         self._max_size = max_size
         self._waiting: list[bytes] = []
         self._writing = False
+        #: The last write failed: said once, not for each line that a user can cause.
+        self._failing = False
+        self._idle: list[Deferred[None]] = []
+
+    def flush(self) -> Deferred[None]:
+        """Fires once nothing waits for the disk any more."""
+        done: Deferred[None] = Deferred()
+        if self._writing:
+            self._idle.append(done)
+        else:
+            done.callback(None)
+        return done
 
     def write(self, edge_id: str, login: str, teaser: str, values: dict[str, str]) -> None:
         if len(self._waiting) >= MAX_WAITING:
@@ -53,16 +67,21 @@ class AuditLog:
     def _write(self) -> None:
         lines, self._waiting = self._waiting, []
         self._writing = True
-        self._in_thread(lambda: self._append(b"".join(lines))).addErrback(self._failed).addCallback(self._written)
+        self._in_thread(lambda: self._append(b"".join(lines))).addBoth(self._written, len(lines))
 
-    def _failed(self, failure: Any) -> None:
-        self.dropped += 1
-        self._log.failure("audit log {path} cannot be written", failure, path=self.path)
-
-    def _written(self, result: Any) -> None:
+    def _written(self, result: Any, lines: int) -> None:
         self._writing = False
+        if isinstance(result, Failure):
+            self.dropped += lines
+            if not self._failing:
+                self._log.failure("audit log {path} cannot be written", result, path=self.path)
+        self._failing = isinstance(result, Failure)
         if self._waiting:
             self._write()
+            return
+        idle, self._idle = self._idle, []
+        for done in idle:
+            done.callback(None)
 
     def _append(self, data: bytes) -> None:
         try:

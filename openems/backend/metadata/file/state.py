@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openems.backend.metadata.file.storage import write_atomically
+from openems.common.errors import generic
 
 #: Runs a blocking function elsewhere.
 InThread = Callable[[Callable[[], Any]], "Deferred[Any]"]
@@ -188,6 +189,14 @@ class StateFile:
         if not self._writing:
             self._write()
         return done
+
+    async def stored(self) -> None:
+        """What a user changed is on disk before he is told so: code 1 if not. It stays in memory then and is tried
+        again."""
+        try:
+            await self.flush()
+        except OSError:
+            raise generic("The change could not be stored") from None
 
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, []

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +26,7 @@ from openems.backend.metadata.odoo.replies import OdooUnavailable, Refused, is_s
 from openems.backend.metadata.odoo.rpc import OdooRpc, Session
 from openems.backend.metadata.odoo.users import Users
 from openems.backend.metadata.password import MAX_LOGIN, MAX_PASSWORD, MAX_WAITING, MAX_WAITING_FOR_ADDRESS
-from openems.backend.metadata.throttle import Throttle
+from openems.backend.metadata.throttle import SUSPECT, Places, Throttle
 from openems.backend.models import Authenticated
 from openems.common import errors
 from openems.common.errors import OpenemsError
@@ -69,7 +69,7 @@ class OdooLogins:
         self._initialized = initialized
         self._salt = random_bytes(16)
         self._throttle = Throttle()
-        self._waiting: Counter[str] = Counter()
+        self._waiting = Places(MAX_WAITING, MAX_WAITING_FOR_ADDRESS)
         self._in_a_row = 0
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
 
@@ -85,12 +85,12 @@ class OdooLogins:
             return remembered
         if self._throttle.is_repetition(attempt, self._reactor.seconds()):
             raise self._refusal()
-        if self._waiting.total() >= MAX_WAITING or self._waiting[address] >= MAX_WAITING_FOR_ADDRESS:
+        full = self._waiting.is_full_for(address)
+        delay = 0.0 if full else self._throttle.begin(login, address, self._reactor.seconds())
+        if full or not self._waiting.take(address, suspect=delay > SUSPECT):
             self.overloaded += 1
             raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
-        self._waiting[address] += 1
         try:
-            delay = self._throttle.begin(login, address, self._reactor.seconds())
             if delay:
                 await deferLater(self._reactor, delay)
             authenticated = await self._verify(attempt, login, password)
@@ -104,9 +104,7 @@ class OdooLogins:
             self._throttle.succeeded(login, address)
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE) from None
         finally:
-            self._waiting[address] -= 1
-            if not self._waiting[address]:
-                del self._waiting[address]
+            self._waiting.leave(address, suspect=delay > SUSPECT)
         self._in_a_row = 0
         self._throttle.succeeded(login, address)
         self._remember(attempt, authenticated)

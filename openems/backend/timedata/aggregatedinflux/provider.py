@@ -93,7 +93,7 @@ class AggregatedInfluxTimedata:
         self._reader = Reader(id, self._client, query_language, seconds=reactor.seconds)
         self._plausibility = Plausibility()
         self._owners = Owners()
-        self._spool = Spool(
+        self._spool = spool = Spool(
             id,
             directory,
             self._send,
@@ -104,6 +104,7 @@ class AggregatedInfluxTimedata:
             batch_values=batch_values,
             max_delay=1.0,
         )
+        self.writes = spool.writes
         self._check: Any = None
         self._left_out: dict[str, int] = {}
         self._problems: dict[str, str] = {}

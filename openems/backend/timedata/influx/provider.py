@@ -104,7 +104,7 @@ class InfluxTimedata:
         self._encoder = Encoder(measurement, tag)
         self._plausibility = Plausibility(channels=channels or ChannelFilter(), max_channels=max_channels)
         self._owners = Owners()
-        self._spool = Spool(
+        self._spool = spool = Spool(
             id,
             directory,
             self._send,
@@ -115,6 +115,7 @@ class InfluxTimedata:
             batch_values=batch_values,
             parallel=max(1, min(pool_size, 4)),
         )
+        self.writes = spool.writes
         self._check: Any = None
         self._told: set[str] = set()
         self._left_out: dict[str, int] = {}

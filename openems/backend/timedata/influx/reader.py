@@ -77,7 +77,13 @@ async def means(ask: Ask, types: Types, grid: Grid, names: Sequence[str]) -> dic
         names = numbers
     _fill(columns, grid, stretches, found)
     if grid.step is not None and grid.step <= CARRY:
+        short = grid.end - grid.start <= CARRY
+        if short:
+            # All of it may lie between two neighbouring samples.
+            columns.update({name: [None] * len(grid) for name in names if name not in columns})
         await _carry(ask, grid, {name: columns[name] for name in names if name in columns})
+        if short:
+            columns = {name: column for name, column in columns.items() if any(value is not None for value in column)}
     return columns
 
 

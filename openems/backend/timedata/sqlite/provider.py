@@ -60,7 +60,7 @@ class SqliteTimedata:
         self._path = path
         self._reactor = reactor
         self._stop_patience = stop_patience
-        self._writer = Writer(
+        self._writer = writer = Writer(
             id,
             path,
             lambda: Store(
@@ -74,6 +74,7 @@ class SqliteTimedata:
             queue_rows=queue_rows,
             call=reactor.callFromThread,
         )
+        self.writes = writer.writes
         self._readers = Readers(
             f"history queries {id}",
             path,

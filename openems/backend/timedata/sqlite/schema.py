@@ -56,12 +56,14 @@ CREATE TABLE rollup (
 ) WITHOUT ROWID;
 """
 
+TABLES = frozenset(("meta", "series", "number", "text", "rollup"))
+
 #: SQLite's words for a file that no retry will mend.
 _BROKEN = {"SQLITE_CORRUPT", "SQLITE_NOTADB"}
 
 
 class UnknownVersion(Exception):
-    """The file was written by a newer program; it is left alone."""
+    """The file was written by a newer program, or is the database of another one; it is left alone."""
 
 
 def is_broken(error: sqlite3.Error) -> bool:
@@ -69,7 +71,7 @@ def is_broken(error: sqlite3.Error) -> bool:
 
 
 def open_for_writing(path: str) -> sqlite3.Connection:
-    """Create or open the file. Raises sqlite3.Error, OSError or :class:`UnknownVersion`."""
+    """Create or open the file. Raises sqlite3.Error, OSError or, without changing it, :class:`UnknownVersion`."""
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
     connection = sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)
@@ -77,6 +79,10 @@ def open_for_writing(path: str) -> sqlite3.Connection:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
             raise UnknownVersion(f"{path} has version {version}, this program knows {VERSION}")
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        # Before anything is changed. A file without tables is one whose making was interrupted.
+        if not tables.issuperset(TABLES) if version else tables:
+            raise UnknownVersion(f"{path} is the database of another program")
         connection.execute("PRAGMA journal_mode = WAL")
         # A killed process loses nothing that was committed; a power cut may lose the last seconds, never the file.
         connection.execute("PRAGMA synchronous = NORMAL")

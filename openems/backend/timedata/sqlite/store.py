@@ -8,6 +8,8 @@
 - A roll-up bucket is made once it has ended; what comes later either follows its samples and is joined, or the bucket
   is made anew from all its samples: repeated samples are harmless there too.
 - Samples older than the raw retention go into the roll-up only; there the fuller of two overlapping parts stands.
+- Retention is counted from the newest sample of this run where the clock is ahead of it: a clock that jumps deletes
+  nothing.
 """
 
 from __future__ import annotations
@@ -98,6 +100,8 @@ class Store:
         self._open: dict[int, set[int]] = {}
         self._expiring: list[int] = []
         self._expired_at = 0
+        #: Time of the newest sample taken since the start.
+        self._newest = 0
         meta = dict(self._connection.execute("SELECT name, value FROM meta"))
         self.rolled_until: int = meta.get("rolled_until", 0)
         self.raw_from: int = meta.get("raw_from", 0)
@@ -113,7 +117,8 @@ class Store:
                 (BUCKET, id, self.rolled_until),
             ):
                 self._open.setdefault(bucket, set()).add(id)
-        self._set_raw_from(now)
+        if not ids or self.raw_from > now:
+            self._set_raw_from(now)
         self.roll(now, limit=0)
 
     @property
@@ -197,6 +202,8 @@ class Store:
             if not earliest <= time <= latest:
                 dropped["time"] = dropped.get("time", 0) + len(row)
                 continue
+            if time > self._newest:
+                self._newest = time
             if kind is DataKind.TIMESTAMPED:
                 if len(timestamped) < self._max_channels:
                     timestamped.update(row)
@@ -347,19 +354,23 @@ class Store:
 
     def _set_raw_from(self, now: int) -> None:
         raw_from = max(self.raw_from, (now - self._raw_age) // BUCKET * BUCKET)
+        if raw_from > now:
+            # Made when the clock was wrong. What came since is in the roll-up; from now on samples are kept again.
+            raw_from = now // BUCKET * BUCKET + BUCKET
         self._transaction(lambda: self._set_meta("raw_from", raw_from))
         self.raw_from = raw_from
 
     def expire(self, now: int, limit: int = 50) -> bool:
         """Delete what is older than the retention, a few series a call; True if there is more to do at once."""
         if not self._expiring:
-            if now < self._expired_at + EXPIRE_EVERY:
+            if not self._newest or abs(now - self._expired_at) < EXPIRE_EVERY:
                 return False
             self._expired_at = now
+            now = min(now, self._newest + FUTURE)
             self._set_raw_from(now)
             self._expiring = [id for ids in self._series.values() for id in ids.values()]
         part, self._expiring = self._expiring[:limit], self._expiring[limit:]
-        oldest = now - self._rollup_age
+        oldest = min(now, self._newest + FUTURE) - self._rollup_age
 
         def work() -> None:
             for series in part:

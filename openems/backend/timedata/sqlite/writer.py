@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from openems.backend.timedata.spoolfile import size_of
 from openems.backend.timedata.sqlite import leftover, schema
 from openems.backend.timedata.sqlite.store import Item, Store
+from openems.backend.timedata.writes import Writes
 from openems.common.data import Row
 
 
@@ -58,6 +59,7 @@ class Writer:
         self._queue_rows = queue_rows
         self._call = call
         self._first_retry = first_retry
+        self.writes = Writes(clock.monotonic, now)
         self._condition = threading.Condition()
         self._queue: deque[tuple[Item, int]] = deque()
         self._first_waiting = 0.0
@@ -261,8 +263,10 @@ class Writer:
             self._taken_over = 0
         now = self._now()
         if batch:
+            begun = self.writes.clock()
             self._store.apply([item for item, _ in batch], now)
             self.batches += 1
+            self.writes.done(begun)
             for reason in self._store.first_dropped.keys() - self._logged_reasons:
                 self._logged_reasons.add(reason)
                 self._call(

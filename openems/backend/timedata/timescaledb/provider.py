@@ -122,7 +122,7 @@ class TimescaledbTimedata:
             missed=self._series.missed,
             reactor=reactor,
         )
-        self._spool = Spool(
+        self._spool = spool = Spool(
             id,
             spool_dir,
             self._write,
@@ -134,6 +134,7 @@ class TimescaledbTimedata:
             max_delay=batch_delay,
             parallel=write_pool_size,
         )
+        self.writes = spool.writes
         self._writer: Writer | None = None
         self._maintenance: Maintenance | None = None
         self._tables: migrations.Schema | None = None

@@ -52,7 +52,7 @@ class ProviderTestCase(SynchronousTestCase):
 
     def tearDown(self) -> None:
         for provider in self.running:
-            provider._file.release()
+            provider.file.release()
 
     def write(self, body: Any) -> None:
         """As an editor does: a new file in place of the old one."""
@@ -89,9 +89,8 @@ class ProviderTestCase(SynchronousTestCase):
 
     def kill(self, provider: FileMetadata) -> None:
         """Nothing is written any more, as after ``kill -9``."""
-        provider._file.release()
-        assert provider._poll is not None
-        provider._poll.stop()
+        provider.file.release()
+        provider.watch.stop()
 
     def example(self, change: Callable[[dict[str, Any]], None] = lambda body: None) -> dict[str, Any]:
         body = copy.deepcopy(EXAMPLE)
@@ -233,7 +232,7 @@ class TestReload(ProviderTestCase):
             for _ in range(5):
                 self.write("{edges")
                 self.look()
-        self.assertEqual(provider.refusals, 5)
+        self.assertEqual(provider.watch.refusals, 5)
         self.assertEqual(len([log for log in logs if log["log_level"].name == "error"]), 1)
 
     def test_a_file_that_still_grows_is_not_read(self) -> None:
@@ -366,7 +365,7 @@ class TestState(ProviderTestCase):
             disk.append((f, done))
             return done
 
-        provider._file._in_thread = slow
+        provider.file._in_thread = slow
         answers = [Deferred.fromCoroutine(provider.update_user_settings(mia, {str(n): n})) for n in range(3)]
         for answer in answers:
             self.assertNoResult(answer)
@@ -382,7 +381,7 @@ class TestState(ProviderTestCase):
             self.assertEqual(failure.value.message, "The change could not be stored")
         self.assertIn("No space left", provider.health()[0])
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
-        provider._file._in_thread = execute
+        provider.file._in_thread = execute
         self.clock.advance(10)
         self.assertEqual(provider.health(), [])
 
@@ -525,7 +524,7 @@ class TestAlerting(ProviderTestCase):
         self.get(self.provider.set_user_alerting_settings(self.mia, "edge0", [self.entry(self.mia.id, 5)]))
         (entry,) = self.get(self.provider.get_user_alerting_settings("edge0"))
         self.assertEqual((entry.offline_delay, entry.last_offline, entry.last_sum_state), (5, NOW, NOW + 1))
-        self.assertEqual(self.provider.mail_address("MIA@example.org"), "mia@example.org")
+        self.assertEqual(self.provider.users.mail_address("MIA@example.org"), "mia@example.org")
 
 
 class TestSetupProtocols(ProviderTestCase):
@@ -573,7 +572,7 @@ class TestAudit(ProviderTestCase):
                 "edge0", self.user(provider), "Systemupdate", {"command": "rm x\n[fake] line", "password": "pw"}
             )
         self.assertNotIn("rm x", repr(logs))
-        with open(provider._audit.path) as file:
+        with open(provider.audit.path) as file:
             (line,) = file.read().splitlines()
         self.assertEqual(
             json.loads(line),
@@ -589,7 +588,7 @@ class TestAudit(ProviderTestCase):
     def test_bounded(self) -> None:
         self.write(EXAMPLE)
         provider = self.start()
-        provider._audit._max_size = 1000
+        provider.audit._max_size = 1000
         for _ in range(100):
             provider.log_generic_system_log("edge0", self.user(provider), "x", {"a": "y" * 200})
         names = [name for name in os.listdir(os.path.dirname(self.state_path)) if "audit" in name]

@@ -11,8 +11,10 @@ from twisted.trial.unittest import TestCase
 
 from openems.backend.timedata.influx.database import FLUX, INFLUX_QL
 from openems.backend.timedata.influx.provider import InfluxTimedata
+from tests.backend.timedata.comparison import ReferenceComparison
 from tests.backend.timedata.conformance import TimedataConformance
 from tests.backend.timedata.influx.servers import bucket
+from tests.backend.timedata.scenarios import COUNTER, POWER
 
 
 class InfluxConformance(TimedataConformance):
@@ -41,12 +43,20 @@ class InfluxConformance(TimedataConformance):
         await self.provider.flush()
 
 
-class Influxdb2InfluxQlTests(InfluxConformance, TestCase): ...
+class Influxdb2InfluxQlTests(ReferenceComparison, InfluxConformance, TestCase):
+    NAMES = (COUNTER, POWER)
+    timeout = 400
 
 
-class Influxdb2FluxTests(InfluxConformance, TestCase):
+class Influxdb2FluxTests(ReferenceComparison, InfluxConformance, TestCase):
     LANGUAGE = FLUX
+    NAMES = (COUNTER, POWER)
+    FIRST_SEED = 20
+    timeout = 400
 
 
-class Influxdb1InfluxQlTests(InfluxConformance, TestCase):
+class Influxdb1InfluxQlTests(ReferenceComparison, InfluxConformance, TestCase):
     SERVICE = "influxdb1"
+    NAMES = (COUNTER, POWER)
+    FIRST_SEED = 40
+    timeout = 400

@@ -79,13 +79,55 @@ class StoreTests(SynchronousTestCase):
         self.assertEqual({"time": 1}, self.store.dropped)
         self.assertEqual([(1,)], self.select("SELECT value FROM number"))
         self.assertEqual([(3,), (1,)], self.select("SELECT last FROM rollup ORDER BY time"))
-        while self.store.expire(NOW + 2 * DAY):
-            pass
-        self.assertEqual([], self.select("SELECT value FROM number"))
+        self.live(NOW + 2 * DAY)
+        self.assertEqual([(0,)], self.select("SELECT value FROM number"))
         self.assertEqual([(3,), (1,)], self.select("SELECT last FROM rollup ORDER BY time"))
-        while self.store.expire(NOW + 28 * DAY):
-            pass
-        self.assertEqual([(1,)], self.select("SELECT last FROM rollup ORDER BY time"))
+        self.live(NOW + 28 * DAY)
+        self.assertEqual([(1,), (0,)], self.select("SELECT last FROM rollup ORDER BY time"))
+
+    def live(self, now: int, jump: int = 0) -> None:
+        """A sample of that moment; what is due then, while the clock shows ``jump`` ms more."""
+        self.write((now, 0), now=now + jump)
+        for due in (self.store.roll, self.store.expire):
+            while due(now + jump):
+                pass
+
+    def test_retention_at_its_borders(self) -> None:
+        raw, rollup = NOW + BUCKET - 2 * DAY, NOW + BUCKET - 30 * DAY
+        for border in (rollup, raw):
+            self.write((border - 1, 1), (border, 2), now=border)
+        self.live(NOW + BUCKET)
+        self.assertEqual([(raw, 2), (NOW + BUCKET, 0)], self.select("SELECT time, value FROM number"))
+        self.assertEqual([2, 1, 2], [last for (last,) in self.select("SELECT last FROM rollup ORDER BY time")][:3])
+
+    def test_a_clock_that_jumps_ahead_deletes_nothing(self) -> None:
+        self.store.close()
+        self.store = self.open(rollup=3_000)
+        self.write((NOW - DAY, 1), (NOW, 2))
+        self.live(NOW + 1, jump=400 * DAY)
+        self.assertEqual([(1,), (2,), (0,)], self.select("SELECT value FROM number ORDER BY time"))
+        self.store.close()
+        self.store = self.open(NOW + 400 * DAY, rollup=3_000)
+        self.assertFalse(self.store.expire(NOW + 400 * DAY))
+        self.assertEqual([(3,)], self.select("SELECT count(*) FROM number"))
+        # And when it is right again all goes on: the mark of what is rolled up is far ahead.
+        self.live(NOW + 2)
+        self.write((NOW + 1000, 7), now=NOW + 1000)
+        self.assertEqual([(4, 7)], self.select(f"SELECT count, last FROM rollup WHERE time = {NOW}"))
+        self.live(NOW + 3 * DAY)
+        self.assertEqual([(NOW + 3 * DAY,)], self.select("SELECT time FROM number"))
+
+    def test_a_file_begun_with_a_wrong_clock(self) -> None:
+        self.store.close()
+        self.path = self.mktemp()
+        self.store = self.open(NOW + 400 * DAY, rollup=3_000)
+        self.write((NOW, 1), now=NOW)
+        self.assertEqual([], self.select("SELECT * FROM number"))
+        self.store.close()
+        self.store = self.open(NOW)
+        self.write((NOW + BUCKET, 2), now=NOW + BUCKET)
+        self.assertEqual([(2,)], self.select("SELECT value FROM number"))
+        self.assertEqual([(1,), (2,)], self.select("SELECT last FROM rollup ORDER BY time"))
 
     def test_old_samples_in_parts(self) -> None:
         old = NOW - 5 * DAY

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from openems.backend.timedata.timescaledb.provider import TimescaledbTimedata
+from tests.backend.timedata.comparison import ReferenceComparison
 from tests.backend.timedata.conformance import TimedataConformance
 from tests.postgres.databases import database, run_sql
 from tests.real import real
@@ -59,12 +60,14 @@ class PostgresqlConformance(TimedataConformance):
             self.assertEqual(0, left)
 
 
-class PostgresqlTests(PostgresqlConformance, TestCase):
+class PostgresqlTests(ReferenceComparison, PostgresqlConformance, TestCase):
     """Rolled up: answers from the five-minute table."""
 
 
-class PostgresqlOpenTests(PostgresqlConformance, TestCase):
+class PostgresqlOpenTests(ReferenceComparison, PostgresqlConformance, TestCase):
     """Nothing is rolled up: answers from samples alone."""
+
+    FIRST_SEED = 60
 
     ROLL = False
 
@@ -76,7 +79,8 @@ class PostgresqlOldTests(PostgresqlConformance, TestCase):
     FINE = False
 
 
-class TimescaledbTests(PostgresqlConformance, TestCase):
+class TimescaledbTests(ReferenceComparison, PostgresqlConformance, TestCase):
+    FIRST_SEED = 80
     SERVICE = "timescaledb"
     EXTENSION = True
 
