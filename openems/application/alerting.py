@@ -14,7 +14,7 @@ from openems.backend.alerting.rules import MassGuard
 from openems.backend.alerting.service import AlertingService
 from openems.backend.alerting.store import FileStore
 from openems.backend.events import EventBus
-from openems.backend.interfaces import IAlertingStore, IMailer
+from openems.backend.interfaces import IAlertingStore, IMailer, INotificationStamps
 from openems.backend.mail.delivery import Delivery, Server
 from openems.backend.mail.directory import directory_of
 from openems.backend.mail.message import Sender, address
@@ -119,7 +119,9 @@ def alerting_of(
         return None
     store = metadata
     if not IAlertingStore.providedBy(metadata):
-        store = FileStore(str(state_dir / "alerting.json"), reactor=reactor)
+        # Metadata that mails by itself notes by itself what it sent.
+        keeps = isinstance(mailer, SmtpMailer) and INotificationStamps.providedBy(metadata)
+        store = FileStore(str(state_dir / "alerting.json"), reactor=reactor, stamps=metadata if keeps else None)
     service = AlertingService(
         metadata,
         mailer,

@@ -16,45 +16,27 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
-from openems.application import VERSION, edgeprocess, health
+from openems.application import VERSION, health
 from openems.application.alerting import alerting_of, mailer_of
 from openems.application.b2b import B2b
-from openems.application.config import Configuration, listeners
-from openems.application.config.history import TimedataSqlite
-from openems.application.config.logins import oauth_realm, oems
+from openems.application.components import components_of
+from openems.application.config import Configuration
+from openems.application.core import handler_of, timedata_manager_of
+from openems.application.edges import edge_manager_of, edge_processes_of
 from openems.application.health import Component
-from openems.application.influx import aggregatedinfluxdb_of, influxdb_of
-from openems.application.odoo import odoo_of
-from openems.application.timescaledb import timescaledb_of
-from openems.backend.alerting.service import AlertingService
-from openems.backend.authentication.attempts import ADDRESS, PAIR, Attempts
-from openems.backend.authentication.choice import choose
-from openems.backend.authentication.keycloak.service import Keycloak
-from openems.backend.authentication.keycloak.stored import DAY, StoredSessions
+from openems.application.history import history_of
+from openems.application.logins import attempts_of, keycloak_of, oauth_registry_of, passwords_of, registration_of
+from openems.application.metadata import metadata_of
+from openems.application.metrics import metrics_of
+from openems.application.ui import ui_of
 from openems.backend.core.debugcycle import DebugCycle
-from openems.backend.core.jsonrpcrequesthandler import ID as CORE
-from openems.backend.core.jsonrpcrequesthandler import JsonRpcRequestHandler
-from openems.backend.core.timedatamanager import TimedataManager
-from openems.backend.edge.manager import EdgeManager
 from openems.backend.edgeapplication.processes import EdgeProcesses
 from openems.backend.events import EventBus, MetadataInitialized
-from openems.backend.interfaces import IDebugLoggable, IUserRegistry
+from openems.backend.interfaces import IDebugLoggable
 from openems.backend.mail.smtp import SmtpMailer
-from openems.backend.metadata.appcenter import AppCenterMetadata
-from openems.backend.metadata.dummy import DummyLogins, DummyMetadata
 from openems.backend.metadata.file.provider import FileMetadata
 from openems.backend.metadata.password import PasswordService
-from openems.backend.metrics.mails import Mails
-from openems.backend.metrics.pools import Pools, pools_of
-from openems.backend.metrics.prometheus import Prometheus
 from openems.backend.metrics.requests import Requests
-from openems.backend.metrics.servers import ServerPool
-from openems.backend.oauthregistry.registry import OAuthRegistry, Provider
-from openems.backend.timedata.dummy import DummyTimedata
-from openems.backend.timedata.sqlite.provider import SqliteTimedata
-from openems.backend.ui.server import ID as UI
-from openems.backend.ui.server import UiWebsocket
-from openems.common.role import Language
 from openems.websocket.proxies import TrustedProxies
 
 #: Seconds that the two halves of a stop may take, together less than ten: whoever is connected, then what is stored.
@@ -73,7 +55,6 @@ class Backend:
         self.events = EventBus()
         self.ports: dict[str, int] = {}
         self._reactor = reactor
-        self._now = now
         #: Name -> how to stop it.
         self._listeners: dict[str, Callable[[], Any]] = {}
         self._storage: dict[str, Callable[[], Any]] = {}
@@ -81,80 +62,63 @@ class Backend:
         self._opening = False
         self._listening: Deferred[None] = Deferred()
         self._state_dir = Path(configuration.backend.state_dir)
+        clocks: dict[str, Any] = {"reactor": reactor, "now": now}
         #: What has ended, for the metrics; None where nobody reads it.
         self.requests = None if configuration.metrics_prometheus is None else Requests()
-        self.metadata, self.password, self.app_center = self._metadata()
-        self.attempts = Attempts(
-            PAIR._replace(free=configuration.authentication.attempts_of_user),
-            ADDRESS._replace(free=configuration.authentication.attempts_of_address),
+        self.metadata, self.password, self.app_center = metadata_of(
+            configuration, self.events, **clocks, requests=self.requests
         )
-        self.oauth = self._oauth()
-        #: What every listener asks for passwords: of metadata, of the identity provider, or of both.
-        self.passwords: Any = choose(
-            configuration.authentication.passwords,
-            self.password,
-            self.oauth,
-            oauth_passwords=any(c.service_account for c in configuration.authentication_oauth_clientconfig),
+        self.attempts = attempts_of(configuration)
+        self.oauth = keycloak_of(
+            configuration, self.metadata, self.attempts, self._state_dir, **clocks, requests=self.requests
         )
-        self.oauth_registry = self._oauth_registry()
-        self.timedata: list[Any] = [self._sqlite(section) for section in configuration.timedata_sqlite]
-        self.timedata += [
-            timescaledb_of(section, self._state_dir, reactor=reactor, now=now, stop_patience=STOP_STORAGE - 1.5)
-            for section in configuration.timedata_timescaledb
-        ]
-        self.timedata += self._influx()
-        self.timedata += [DummyTimedata(section.id) for section in configuration.timedata_dummy]
-        core = configuration.core_jsonrpcrequesthandler
-        self.timedata_manager = TimedataManager(
-            self.timedata,
-            configuration.core_timedatamanager.ids,
-            is_edge=lambda edge_id: self.metadata.get_edge(edge_id) is not None,
+        self.passwords = passwords_of(configuration, self.password, self.oauth)
+        self.oauth_registry = oauth_registry_of(configuration, reactor=reactor)
+        self.timedata = history_of(
+            configuration,
+            self._state_dir,
+            # The manager of edges is made later: it needs whoever writes what they send.
+            lambda edge_id, channels: self.edge_manager.get_channel_values(edge_id, channels),
+            **clocks,
+            stop_patience=STOP_STORAGE - 1.5,
         )
+        self.timedata_manager = timedata_manager_of(configuration, self.metadata, self.timedata)
         proxies = TrustedProxies(configuration.backend.trusted_proxies)
-        self.edge_manager = EdgeManager(
+        self.edge_manager = edge_manager_of(
+            configuration,
             self.metadata,
             self.timedata_manager,
             self.events,
-            reactor=reactor,
-            now=now,
+            **clocks,
             app_center=self.app_center,
             oauth_registry=self.oauth_registry,
-            observe=None if self.requests is None else self.requests.of_edges,
-            max_message_size=configuration.backend.max_message_size,
             proxies=proxies,
+            requests=self.requests,
         )
-        self.handler = JsonRpcRequestHandler(
+        self.handler = handler_of(
+            configuration,
             self.metadata,
             self.edge_manager,
             self.timedata_manager,
-            reactor=reactor,
-            now=now,
+            self.events,
+            **clocks,
             app_center=self.app_center,
-            pool_size=core.query_thread_pool_size,
-            max_queue_size=core.query_thread_pool_max_queue_size,
-            events=self.events,
-            observe=None if self.requests is None else self.requests.of_pool(CORE),
+            requests=self.requests,
         )
-        self.ui: UiWebsocket | None = None
-        if configuration.ui_websocket is not None:
-            self.ui = UiWebsocket(
-                self.metadata,
-                self.edge_manager,
-                self.handler,
-                reactor=reactor,
-                password=self.passwords,
-                code_flow=self.oauth,
-                registration=self._registration(),
-                attempts=self.attempts,
-                origins=configuration.ui_websocket.origins,
-                revalidation=configuration.ui_websocket.revalidation,
-                max_session_age=configuration.ui_websocket.max_session_age,
-                events=self.events,
-                request_limit=configuration.ui_websocket.request_limit,
-                max_message_size=configuration.backend.max_message_size,
-                proxies=proxies,
-            )
-            self.edge_manager.ui = self.ui
+        self.ui = ui_of(
+            configuration,
+            self.metadata,
+            self.edge_manager,
+            self.handler,
+            self.events,
+            reactor=reactor,
+            passwords=self.passwords,
+            keycloak=self.oauth,
+            registration=registration_of(configuration, self.metadata, self.oauth),
+            attempts=self.attempts,
+            proxies=proxies,
+            requests=self.requests,
+        )
         self.b2b = B2b(
             configuration,
             self.metadata,
@@ -168,8 +132,7 @@ class Backend:
         )
         if isinstance(self.metadata, FileMetadata):
             self.metadata.on_users_changed = self._end_sessions
-        self.edge_processes = self._edge_processes()
-        clocks: dict[str, Any] = {"reactor": reactor, "now": now}
+        self.edge_processes = edge_processes_of(configuration, reactor=reactor)
         self.mailer = mailer_of(configuration, self.metadata, self._state_dir, **clocks)
         self.alerting = alerting_of(configuration, self.metadata, self.mailer, self.events, self._state_dir, **clocks)
         parts = [
@@ -191,170 +154,7 @@ class Backend:
             reactor=reactor,
             now=now,
         )
-        self.metrics = self._metrics([*parts, self.password, self._debug_cycle])
-
-    # Building
-
-    def _metrics(self, parts: list[Any]) -> Prometheus | None:
-        section = self.configuration.metrics_prometheus
-        if section is None or self.requests is None:
-            return None
-        self.edge_manager.requests.observe_result = self.requests.result_observer("edge")
-        if self.ui is not None:
-            self.ui.observe = self.requests.observer(UI)
-            self.ui.observe_result = self.requests.result_observer("ui")
-        metrics = Prometheus(
-            reactor=self._reactor,
-            now=self._now,
-            version=VERSION,
-            metadata=self.metadata,
-            edge_manager=self.edge_manager,
-            timedata_manager=self.timedata_manager,
-            query_pool=self.handler.pool,
-            requests=self.requests,
-            ready=self._not_ready,
-            parts=[part for part in parts if hasattr(part, "debug_metrics")],
-            ui=self.ui,
-            tokens=[section.bearer_token, section.next_bearer_token],
-            open_health=section.open_health,
-        )
-        self.edge_manager.metrics_consumers.append(metrics.applications)
-        metrics.add("pools", Pools(pools_of(parts)).collect)
-        if isinstance(self.mailer, SmtpMailer):
-            metrics.add("mails", Mails(self.mailer).collect)
-        metrics.servers.add_b2b(list(self.b2b.websockets.values()), self.b2b.rest)
-        for server in self.b2b.websockets.values():
-            metrics.components.parts.insert(0, ServerPool(server))
-        return metrics
-
-    def _metadata(self) -> tuple[Any, Any, Any]:
-        section, dummy = self.configuration.metadata_file, self.configuration.metadata_dummy
-        if section is not None:
-            file = FileMetadata(
-                section.path,
-                section.state or f"{os.path.splitext(section.path)[0]}-state.json",
-                self.events,
-                reactor=self._reactor,
-                now=self._now,
-                allow_any_login=section.single_user,
-                allow_empty=section.allow_empty,
-                default_language=Language.parse(section.language),
-            )
-            return file, PasswordService(file, reactor=self._reactor, now=self._now), None
-        if self.configuration.metadata_odoo is not None:
-            observe = None if self.requests is None else self.requests.http("metadata0")
-            clocks: dict[str, Any] = {"reactor": self._reactor, "now": self._now}
-            odoo = odoo_of(self.configuration.metadata_odoo, self.events, observe=observe, **clocks)
-            return odoo, odoo.logins, odoo.app_center
-        assert dummy is not None  # noqa: S101 - the configuration is checked
-        made = DummyMetadata(
-            self.events,
-            reactor=self._reactor,
-            edge_id_template=dummy.edge_id_template,
-            edge_id_max=dummy.edge_id_max,
-        )
-        return made, DummyLogins(made), AppCenterMetadata()
-
-    def _oauth(self) -> Keycloak | None:
-        section = self.configuration.authentication_oauth
-        if section is None:
-            return None
-        registry = self.metadata if IUserRegistry.providedBy(self.metadata) else None
-        life = section.password_session_days * DAY
-        path = str(self._state_dir / "keycloak-sessions.sqlite")
-        return Keycloak(
-            oauth_realm(section),
-            oems(self.configuration.authentication_oauth_clientconfig),
-            self.metadata,
-            reactor=self._reactor,
-            now=lambda: self._now() / 1000,
-            user_registry=registry,
-            attempts=self.attempts,
-            max_concurrent=section.max_concurrent_requests,
-            max_queue=section.max_waiting_requests,
-            timeout=section.request_timeout,
-            allow_plain_http=section.allow_plain_http,
-            algorithms=section.algorithms,
-            audience=section.audience,
-            keys_refresh=section.keys_refresh,
-            keys_interval=section.keys_min_interval,
-            registration_roles=section.registration_roles,
-            neutral_registration=section.registration_conflict == "neutral",
-            stored=StoredSessions(path, life=life) if life else None,
-            debug=section.debug_mode == "DETAILED",
-            observe=None if self.requests is None else self.requests.http("auth0"),
-        )
-
-    def _registration(self) -> Any:
-        """Where users register: at the identity provider, else in Odoo; None where nobody may."""
-        section, odoo = self.configuration.authentication_oauth, self.configuration.metadata_odoo
-        if section is not None:
-            return self.oauth if section.registration else None
-        return None if odoo is None else self.metadata.registration
-
-    def _oauth_registry(self) -> OAuthRegistry | None:
-        clients = self.configuration.oauthregistry_client
-        if not clients:
-            return None
-        providers = [
-            Provider(
-                identifier=client.identifier,
-                authentication_url=client.authentication_url,
-                token_url=client.token_url,
-                client_id=client.client_id,
-                client_secret=client.client_secret,
-                redirect_uri=client.redirect_uri,
-                issuer_url=client.issuer_url,
-                edges=client.edges,
-                scopes=client.scopes,
-            )
-            for client in clients
-        ]
-        return OAuthRegistry(providers, reactor=self._reactor)
-
-    def _influx(self) -> list[Any]:
-        configuration = self.configuration
-        options: dict[str, Any] = {"reactor": self._reactor, "now": self._now, "stop_patience": STOP_STORAGE - 1.5}
-        found: list[Any] = [influxdb_of(s, self._state_dir, **options) for s in configuration.timedata_influxdb]
-        aggregated = configuration.timedata_aggregatedinfluxdb
-        if aggregated is not None:
-            # The manager of edges is made later: it needs whoever writes what they send.
-            found.append(
-                aggregatedinfluxdb_of(
-                    aggregated,
-                    self._state_dir,
-                    lambda edge_id, channels: self.edge_manager.get_channel_values(edge_id, channels),
-                    **options,
-                )
-            )
-        return found
-
-    def _sqlite(self, section: TimedataSqlite) -> SqliteTimedata:
-        return SqliteTimedata(
-            section.id,
-            section.path or str(self._state_dir / f"{section.id}.sqlite"),
-            reactor=self._reactor,
-            now=self._now,
-            retention_days_raw=section.retention_days_raw,
-            retention_days_rollup=section.retention_days_rollup,
-            stop_patience=STOP_STORAGE - 1.5,
-        )
-
-    def _edge_processes(self) -> EdgeProcesses | None:
-        edge = self.configuration.edge
-        if edge is None or not edge.processes:
-            return None
-        command, environ = edgeprocess.command()
-        return EdgeProcesses(
-            edge.processes,
-            command,
-            port=self.configuration.port(edge.port),
-            interface=self.configuration.interface(edge.interface),
-            max_message_size=self.configuration.backend.max_message_size,
-            trusted_proxies=self.configuration.backend.trusted_proxies,
-            environ=environ,
-            reactor=self._reactor,
-        )
+        self.metrics = metrics_of(self, [*parts, self.password, self._debug_cycle], **clocks)
 
     # Life
 
@@ -515,28 +315,8 @@ class Backend:
 
     # What works
 
-    def _not_ready(self) -> dict[str, str]:
+    def not_ready(self) -> dict[str, str]:
         return {name: component.state for name, component in self.health().items() if not component.ok}
 
     def health(self) -> dict[str, Component]:
-        problems: list[str] = self.metadata.health()
-        state = f"{len(self.metadata.edges())} edges"
-        components = {
-            "Metadata": Component(bool(self.metadata.initialized) and not problems, "; ".join(problems) or state)
-        }
-        for provider in self.timedata:
-            text = provider.debug_log() if IDebugLoggable.providedBy(provider) else ""
-            components[f"Timedata {provider.id}"] = Component("CANNOT " not in (text or ""), text or "")
-        if self.oauth is not None:
-            wrong = self.oauth.problems()
-            components["Authentication.OAuth"] = Component(not wrong, "; ".join(wrong) or self.oauth.realm.issuer)
-        for name, part in (("Alerting", self.alerting), ("Mail.Smtp", self.mailer)):
-            if isinstance(part, AlertingService | SmtpMailer):
-                wrong = part.health()
-                components[name] = Component(not wrong, "; ".join(wrong) or part.debug_log() or "idle")
-        for name in listeners(self.configuration):
-            port = self.ports.get(name)
-            components[name] = Component(port is not None, f"port {port}" if port else "not open")
-        if self.edge_processes is not None and "edge" in self.ports:
-            components["edge"] = Component(self.edge_processes.healthy(), self.edge_processes.summary())
-        return components
+        return components_of(self)

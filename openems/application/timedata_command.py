@@ -19,10 +19,10 @@ from openems.application.config import BadConfiguration, Configuration
 from openems.application.config.history import TimedataInfluxdb, TimedataSqlite, TimedataTimescaledb
 from openems.application.influx import influxdb_of
 from openems.application.progress import Bar
+from openems.application.sqlite import database_of, sqlite_of
 from openems.application.timescaledb import timescaledb_of
 from openems.backend.timedata.export import Finding, sharing_a_number
 from openems.backend.timedata.sqlite.export import SqliteExport
-from openems.backend.timedata.sqlite.provider import SqliteTimedata
 from openems.backend.timedata.transfer import State, Transfer, load_state
 from openems.common.resolution import milliseconds
 
@@ -68,16 +68,8 @@ class Opened:
 
 
 def _sqlite(section: TimedataSqlite, configuration: Configuration, reactor: Any) -> Opened:
-    path = section.path or os.path.join(configuration.backend.state_dir, f"{section.id}.sqlite")
-    provider = SqliteTimedata(
-        section.id,
-        path,
-        reactor=reactor,
-        now=now,
-        retention_days_raw=section.retention_days_raw,
-        retention_days_rollup=section.retention_days_rollup,
-    )
-    export = SqliteExport(path)
+    provider = sqlite_of(section, Path(configuration.backend.state_dir), reactor=reactor, now=now)
+    export = SqliteExport(database_of(section, Path(configuration.backend.state_dir)))
     return Opened(provider, export, export.check, reactor)
 
 
@@ -134,6 +126,8 @@ async def copy(
         return 1
     await source.start()
     try:
+        # What its last run had no time to write belongs to it.
+        await source.flush()
         export: Any = source.export
         if options.java_tables:
             from openems.backend.timedata.timescaledb.javatables import JavaTables

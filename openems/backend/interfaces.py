@@ -303,6 +303,16 @@ class IAlertingStore(Interface):
         """Everything is on disk when this returns; raises OpenemsError if it cannot be."""
 
 
+class INotificationStamps(Interface):
+    """When users were last told of an edge, kept where their settings are. For a metadata provider that is no
+    :class:`IAlertingStore` and whose own mailer, if it has one, keeps them by itself."""
+
+    def set_last_notification(
+        edge_id: str, user_login: str, *, offline: int | None = None, sum_state: int | None = None
+    ) -> None:
+        """As in IAlertingStore. No I/O: written soon. A time never goes back."""
+
+
 class IMailDirectory(Interface):
     """Where mails of a user go. A metadata provider may provide it."""
 

@@ -146,7 +146,7 @@ class TestFolder(SynchronousTestCase):
                 "backend directly",
                 "Edge/Manger.config: Edge.Manger is no known component; the nearest is Edge.Manager",
                 "Metadata/Dummy.config: extra is no known key, ignored",
-                "Timedata/Cloud/4554366a.config: Timedata.Cloud.4554366a is no known component",
+                "Timedata/Cloud/4554366a.config: Timedata.Cloud is no known component; the nearest is Timedata.Dummy",
             ],
         )
 

@@ -61,7 +61,7 @@ class Killed(Ends):
             # What was sent and not answered may be there or not.
             self.assertIn(kept, range(answered, number + 1), f"turn {turn}, {seconds:.2f} s")
             # The edge sends every 50 ms; a second, and what a busy machine may take to write.
-            newest = max(at for at in [0, *self.stored()] if at < killed)
+            newest = max(at for at in [0, *self.stored_times()] if at < killed)
             self.assertTrue(newest > killed - 1200 or killed - began < 1200, f"turn {turn}: {killed - newest:.0f} ms")
             self.assertNotIn("Traceback", self.process.output)
             self.assertNotIn("corrupt", self.process.output)
@@ -73,12 +73,12 @@ class OutOfMemory(Ends):
         await self.start(limit=f"--as={900 * MEGABYTE}")
         await self.ui.request("updateUserSettings", {"settings": {"number": 1}})
         await deferLater(reactor, 2)  # type: ignore[arg-type]
-        stored = len(self.stored())
+        stored = len(self.stored_times())
         await self.attack("hoarders")
         await deferLater(reactor, 3)  # type: ignore[arg-type]
         if self.process.code is None:
             self.assertEqual((await self.settings())["number"], 1)
-            self.assertGreater(len(self.stored()), stored)
+            self.assertGreater(len(self.stored_times()), stored)
             self.transport.signalProcess("KILL")
             await self.process.ended
         elif self.process.signal == signal.SIGSEGV:
@@ -86,4 +86,4 @@ class OutOfMemory(Ends):
             self.assertIn("Fatal Python error", self.process.output)
         await self.come_back()
         self.assertEqual((await self.settings())["number"], 1)
-        self.assertGreaterEqual(len(self.stored()), stored)
+        self.assertGreaterEqual(len(self.stored_times()), stored)

@@ -124,6 +124,12 @@ class DeadlineTests(PoolCase):
         self.assertIn("became free", str(error))
         await long
         self.assertEqual(0, pool.waiting)
+        self.assertEqual((1, 1), (pool.waits.count, pool.waits.counts[0]))
+        long = Deferred.fromCoroutine(pool.query("SELECT pg_sleep(0.3)"))
+        await pool.query("SELECT 1")
+        await long
+        self.assertEqual(3, pool.waits.count)
+        self.assertGreater(pool.waits.sum, 0.2)
 
     async def test_the_queue_is_bounded(self) -> None:
         pool = await self.pool(size=1, queue=2)

@@ -43,7 +43,7 @@ class AuthenticationOAuth(Section, frozen=True):
         "http://localhost:7900/realms/openems/protocol/openid-connect/auth"
     )
     token_url: Annotated[Text, Meta(description="The token endpoint as the backend reaches it.")] = (
-        "http://localhost:7900/realms/openems/protocol/openid-connect/token"
+        "http://localhost:7900/realms/openems/protocol/openid-connect/token"  # noqa: S105 - an address
     )
     certs_url: Annotated[Text, Meta(description="The signing keys as the backend reaches them.")] = (
         "http://localhost:7900/realms/openems/protocol/openid-connect/certs"

@@ -29,12 +29,14 @@ class Memory(msgspec.Struct):
 
 @implementer(IAlertingStore)
 class FileStore:
-    """``path`` is read by :meth:`open`; a file that cannot be understood is set aside."""
+    """``path`` is read by :meth:`open`; a file that cannot be understood is set aside. ``stamps``: an
+    INotificationStamps that keeps users' last notifications, None: nobody does, or the mailer."""
 
     _log = Logger()
 
-    def __init__(self, path: str, *, reactor: Any, in_thread: Any = None) -> None:
+    def __init__(self, path: str, *, reactor: Any, in_thread: Any = None, stamps: Any = None) -> None:
         self.path = path
+        self._stamps = stamps
         self.memory = Memory()
         self._reactor = reactor
         self._in_thread = in_thread or (lambda f: deferToThreadPool(reactor, reactor.getThreadPool(), f))
@@ -64,7 +66,9 @@ class FileStore:
     def set_last_notification(
         self, edge_id: str, user_login: str, *, offline: int | None = None, sum_state: int | None = None
     ) -> None:
-        """Nothing: what is pending says who was told, and the stamps of settings belong to metadata."""
+        """Not in this file: what is pending says who was told, and the stamps of settings belong to metadata."""
+        if self._stamps is not None:
+            self._stamps.set_last_notification(edge_id, user_login, offline=offline, sum_state=sum_state)
 
     def _touch(self) -> None:
         if self._timer is None or not self._timer.active():

@@ -9,6 +9,9 @@ from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Request
 
+#: Guests neither learn nor change which keys an edge has (ui.md 19, 17).
+OF_OWNERS = frozenset({"addRegisterKeyHistory", "addUnregisterKeyHistory", "getRegisteredKeys"})
+
 
 def provider(app_center: Any) -> Any:
     if app_center is None:

@@ -143,6 +143,8 @@ class JsonRpcRequestHandler:
             return await self._edge_config(edge_id)
         if payload.method == "appCenter":
             inner = payload.members().request()
+            if inner.method in appcenter.OF_OWNERS and not role.is_at_least(Role.OWNER):
+                raise OpenemsError(errors.COMMON_ROLE_ACCESS_DENIED, inner.method, role.name)
             if inner.method in names.APP_CENTER:
                 return await appcenter.handle_user_request(self._app_center, edge_id, user, inner)
             if inner.method == "installAppWithSuppliedKey":

@@ -111,6 +111,10 @@ class SmtpMailer:
         self._running = True
         if self.spool.waiting:
             self._log.info("[Mail.Smtp] {n} mails wait from before", n=len(self.spool.waiting))
+        # Whoever was told by a process that was killed right after may have had no time to write it down.
+        recent, self.spool.recent = self.spool.recent, []
+        for envelope in recent:
+            self._tell(envelope)
         self._pump()
 
     async def stop(self) -> None:
@@ -356,13 +360,17 @@ class SmtpMailer:
             return
         self._budget.sent(first.login, self._now())
         for envelope in envelopes:
+            self._tell(envelope)
+
+    def _tell(self, envelope: Envelope) -> None:
+        if envelope.login:
             try:
                 self.on_delivered(envelope.template, envelope.edge_id, envelope.login, envelope.sent_at)
             except Exception:
                 self._log.failure("whoever is told of mail {key} failed", key=envelope.key)
 
     def _end(self, envelope: Envelope, count: str, what: str, *, is_error: bool = False) -> None:
-        self.spool.done(envelope)
+        self.spool.done(envelope, sent=False)
         self.counts[count] += 1
         self.ended[(envelope.template if envelope.template in NAMES else OTHER, count)] += 1
         (self._log.error if is_error else self._log.warn)(

@@ -25,6 +25,9 @@ from openems.backend.metadata.file.storage import write_atomically
 MAX_WAITING = 10_000
 MAX_DONE = 100_000
 KEEP_DONE = 31 * 86_400_000
+#: Those sent within so many milliseconds before the last one are told again at the next start, and at most so many.
+RECENT = 600_000
+MAX_RECENT = 1_000
 
 InThread = Callable[[Callable[[], Any]], "Deferred[Any]"]
 
@@ -62,6 +65,8 @@ class Spool:
         self.directory = Path(directory)
         self.waiting: dict[str, Envelope] = {}
         self.unreadable = 0
+        #: What :meth:`open` found sent last before: a killed process may not have told anybody. The oldest first.
+        self.recent: list[Envelope] = []
         self._done: dict[str, None] = {}
         self._coming: set[str] = set()
         self._now = now
@@ -89,12 +94,22 @@ class Spool:
     def _forget_old(self) -> None:
         times = [(entry.stat().st_mtime_ns // 1_000_000, entry.name) for entry in os.scandir(self._sent)]
         times.sort()
+        last = times[-1][0] if times else 0
+        recent = [name for time, name in times[-MAX_RECENT:] if time >= last - RECENT]
+        self.recent = [sent for name in recent if (sent := self._sent_mail(name)) is not None]
         begin = self._now() - KEEP_DONE
         for position, (time, name) in enumerate(times):
             if time < begin or len(times) - position > MAX_DONE:
                 (self._sent / name).unlink(missing_ok=True)
             else:
                 self._done[name.removesuffix(".json")] = None
+
+    def _sent_mail(self, name: str) -> Envelope | None:
+        """None: it was not sent, see :meth:`done`."""
+        try:
+            return msgspec.json.decode((self._sent / name).read_bytes(), type=Envelope)
+        except (ValueError, OSError, RecursionError):
+            return None
 
     def _read(self, path: Path) -> Envelope | None:
         try:
@@ -141,8 +156,8 @@ class Spool:
         for envelope in envelopes:
             write_atomically(str(self._path(envelope.key)), msgspec.json.encode(envelope))
 
-    def done(self, envelope: Envelope) -> None:
-        """The server has it, or it will never be sent. One step, at once: see above."""
+    def done(self, envelope: Envelope, *, sent: bool = True) -> None:
+        """The server has it, or it will never be sent: then its file is empty. One step, at once: see above."""
         self.waiting.pop(envelope.key, None)
         self._done[envelope.key] = None
         if len(self._done) > MAX_DONE:
@@ -152,6 +167,8 @@ class Spool:
         target = self._sent / f"{envelope.key}.json"
         try:
             os.replace(self._path(envelope.key), target)
+            if not sent:
+                os.truncate(target, 0)
             # What counts is when it was done, not when it was written.
             os.utime(target)
         except OSError as e:

@@ -88,6 +88,15 @@ def is_unicode(text: str) -> bool:
     return "\0" not in text
 
 
+def _usual(row: Row) -> bool:
+    """Numbers only, none of them huge. What is no number compares false."""
+    values = row.values()
+    try:
+        return _PLAIN.issuperset(map(type, values)) and sum(map(abs, values)) < HUGE  # type: ignore[arg-type]
+    except OverflowError:  # a whole number that no float can hold, beside a float
+        return False
+
+
 class Channels:
     """What is known of one edge: channels that may be stored, those sent as ``timestampedData``, and both at once."""
 
@@ -147,11 +156,10 @@ class Plausibility:
                     self._drop("time", edge_id, next(iter(row)), len(row))
                 continue
             if kind is DataKind.TIMESTAMPED:
-                # The usual row: channels known to be sent like this, plain numbers. What is no number compares false.
-                if edge.settled.issuperset(row) and _PLAIN.issuperset(map(type, row.values())):
-                    if row and sum(map(abs, row.values())) < HUGE:  # type: ignore[arg-type]
-                        result[time] = row
-                        continue
+                # The usual row: channels known to be sent like this, plain numbers.
+                if edge.settled.issuperset(row) and row and _usual(row):
+                    result[time] = row
+                    continue
                 if not edge.timestamped.issuperset(row) and len(edge.timestamped) < self._max_channels:
                     edge.timestamped.update(row)
             elif kind is DataKind.AGGREGATED and edge.timestamped:
@@ -166,9 +174,8 @@ class Plausibility:
 
     def _row(self, edge_id: str, edge: Channels, row: Row) -> Row:
         known = edge.known
-        if known.issuperset(row) and _PLAIN.issuperset(map(type, row.values())):
-            if sum(map(abs, row.values())) < HUGE:  # type: ignore[arg-type]
-                return row
+        if known.issuperset(row) and _usual(row):
+            return row
         good: Row = {}
         for channel, value in row.items():
             if value is None:

@@ -36,6 +36,7 @@ class Digest(SynchronousTestCase):
             self.assertIn(f"edge{n}", text)
         self.assertIn("edge0 (Tal, Graz): Offline · 20.04.2026 10:00 (UTC)", text)
         self.assertEqual((post.mailer.counts["Sent"], post.mailer.counts["Joined"]), (1, 29))
+        self.assertEqual(post.mailer.ended, {("alerting_digest", "Sent"): 1})
         self.assertEqual(len(post.delivered), 30)
         post.restart()
         self.assertEqual(self.hand_in(post, 30), 0)

@@ -121,6 +121,7 @@ class Mails(SynchronousTestCase):
         self.post.minutes(200)
         self.assertEqual((self.post.delivery.tried, self.post.mailer.counts["Failed"]), (["mia@example.org"], 1))
         self.assertEqual(self.post.delivered, [])
+        self.assertEqual(self.post.mailer.ended, {("alerting_offline", "Failed"): 1})
         self.assertEqual(self.successResultOf(self.post.hand_in("mia")), 0)
 
     def test_too_old(self) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.metrics.components import MAX_APPLICATIONS, MAX_SERIES, Applications, Components
+from openems.backend.metrics.mails import Mails
 
 
 class Part:
@@ -91,6 +94,12 @@ class TestJava(SynchronousTestCase):
         self.assertEqual(components.dropped, 11)
         components, _ = of({'a"b\n/Weird {name}': 1})
         self.assertEqual(samples(components), {("openems_backend_component_weird_name", "a_b_"): 1})
+
+    def test_mails_by_template(self) -> None:
+        mailer = SimpleNamespace(ended=Counter({("alerting_offline", "Sent"): 3, ("alerting_offline", "Failed"): 1}))
+        got = {tuple(s.labels.values()): s.value for family in Mails(mailer).collect() for s in family.samples}
+        self.assertEqual((got[("alerting_offline", "sent")], got[("alerting_offline", "failed")]), (3, 1))
+        self.assertEqual((got[("mass_outage", "dropped")], len(got)), (0, 20))
 
     def test_mails(self) -> None:
         components, _ = of({"Mail.Smtp/Sent": 5, "Mail.Smtp/Waiting": 2, "alerting_offline/OldestDueAge": 7.5})

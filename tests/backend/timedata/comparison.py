@@ -7,6 +7,7 @@ from typing import Any
 
 from openems.common.data import DataNotification
 from openems.common.resolution import periods
+from tests.backend.timedata.conformance import NOW
 from tests.backend.timedata.reference import Reference
 from tests.backend.timedata.scenarios import COUNTER, MIXED, POWER, Chance, Question, scenario
 
@@ -18,6 +19,8 @@ class ReferenceComparison:
     """Next to a ``TimedataConformance``, which makes the provider."""
 
     SEEDS = 8
+    #: ``make`` gives a new provider on the same database.
+    RESTARTS = False
     FIRST_SEED = 0
     NAMES: tuple[str, ...] = (COUNTER, MIXED, POWER)
     assertEqual: Any
@@ -25,6 +28,7 @@ class ReferenceComparison:
     provider: Any
     begin: Any
     settle: Any
+    make: Any
 
     async def test_reference(self) -> None:
         await self.begin()
@@ -38,6 +42,10 @@ class ReferenceComparison:
         for write in case.writes:
             if write is None:
                 await self.settle()
+                if self.RESTARTS:
+                    await self.provider.stop()
+                    self.provider = await self.make(lambda: NOW)
+                    reference.restarted()
             else:
                 reference.write(*write)
                 self.provider.write(edge, DataNotification(write[0], dict(sorted(write[1].items()))))

@@ -360,6 +360,8 @@ class TimedataConformance:
             "m0/Nan": float("nan"),
             "m0/Inf": float("inf"),
             "m0/Huge": 10**30,
+            "m0/Beyond": 10**400,
+            "m0/Half": 0.5,
             "m0/List": [1],
             "m0/Null": None,
             "m0/Broken": "\ud800",
@@ -370,7 +372,13 @@ class TimedataConformance:
             "m0/Bool": True,
         }
         await self.begin()
+        for _ in range(2):
+            # Channels that are known, in rows as they usually are.
+            self.provider.write(
+                self.EDGE, DataNotification(DataKind.TIMESTAMPED, {base - DAY: {"m0/Beyond": 1, "m0/Half": 0.5}})
+            )
         rows: dict[int, Row] = {
+            base + 3: {"m0/Beyond": 10**400, "m0/Half": 0.5},
             base: {},
             base + 1: {"m0/X": None},
             base + 2: bad,
@@ -384,7 +392,7 @@ class TimedataConformance:
         answer = await self.provider.query_historic_data(
             self.EDGE, begin, begin + datetime.timedelta(minutes=5), sorted(bad), Resolution(5, Unit.MINUTES)
         )
-        self.assertEqual({"m0/Ok": [1], "m0/Bool": [1]}, answer.data)
+        self.assertEqual({"m0/Ok": [1], "m0/Bool": [1], "m0/Half": [0.5]}, answer.data)
 
     async def test_edges_are_apart(self) -> None:
         await self.given(m0_P={at("2026-06-01"): 1})

@@ -156,6 +156,24 @@ class SpoolTests(SynchronousTestCase):
         self.clock.advance(0.1)
         self.assertEqual(([10, 1], 11, 0, 0), (self.database.batches, spool.written, spool.waiting, self.files()))
 
+    def test_what_was_taken_and_when(self) -> None:
+        """metrics.md 17"""
+        spool = self.make(batch_values=10)
+        self.assertEqual((spool.writes.last, spool.writes.durations.count), (None, 0))
+        self.database.away = True
+        for time in range(10):
+            spool.put(one(time))
+        self.clock.pass_(5)
+        self.assertEqual((spool.writes.last, spool.writes.durations.count), (None, 0))
+        self.database.away = False
+        self.clock.pass_(40)
+        last = spool.writes.last
+        assert last is not None
+        self.assertGreater(last, 5_000)
+        self.assertLess(last, 45_000)
+        # Not the outage: the try that succeeded.
+        self.assertEqual((spool.writes.durations.count, spool.writes.durations.counts[0]), (1, 1))
+
     def test_an_outage_loses_nothing_and_keeps_the_order(self) -> None:
         spool = self.make(batch_values=10)
         self.database.away = True

@@ -94,16 +94,16 @@ class Alerting:
     def set_last_notification(
         self, edge_id: str, user_login: str, *, offline: int | None = None, sum_state: int | None = None
     ) -> None:
-        """Remember when the last mail of a kind went out, in epoch milliseconds."""
+        """Remember when the last mail of a kind went out, in epoch milliseconds. A time never goes back."""
         user = self._users.known(user_login)
         if user is None or edge_id not in self._table.edges:
             return
         stored = self._file.state.alerting.setdefault(edge_id, {})
         entry = stored.setdefault(user.login, _initial(user.alerting.get(edge_id)))
         if offline is not None:
-            entry.last_offline = offline
+            entry.last_offline = max(offline, entry.last_offline or 0)
         if sum_state is not None:
-            entry.last_sum_state = sum_state
+            entry.last_sum_state = max(sum_state, entry.last_sum_state or 0)
         self._file.touch()
 
     def pending(self) -> Mapping[str, Raw]:

@@ -41,6 +41,8 @@ def metrics(component: str, metadata: OdooMetadata) -> Mapping[str, int | float]
         "ConfigsDropped": metadata.configs.dropped + metadata.configurations.dropped,
         "SystemLogWaiting": metadata.system_log.waiting,
         "SystemLogDropped": metadata.system_log.dropped,
+        "StampsWaiting": metadata.stamps.waiting,
+        "StampsDropped": metadata.stamps.dropped,
         "OdooFailures": metadata.rpc.failures,
         "PagesFromMemory": metadata.pages.from_memory,
     }

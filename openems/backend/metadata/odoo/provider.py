@@ -28,6 +28,7 @@ from openems.backend.interfaces import (
     IMailDirectory,
     IMailer,
     IMetadata,
+    INotificationStamps,
     IUserRegistry,
 )
 from openems.backend.metadata.configurations import Configurations
@@ -47,6 +48,7 @@ from openems.backend.metadata.odoo.registration import OdooRegistration, Registr
 from openems.backend.metadata.odoo.replies import OdooError, many2one, text_of
 from openems.backend.metadata.odoo.rpc import OdooRpc
 from openems.backend.metadata.odoo.settings import OdooSettings
+from openems.backend.metadata.odoo.stamps import Stamp, Stamps
 from openems.backend.metadata.odoo.users import Users
 from openems.backend.metadata.odoo.writer import STATEMENT_SECONDS, StatusWriter
 from openems.backend.models import Edge, MailRecipient, PageRequest, SetupProtocolCoreInfo, User, UserAlertingSettings
@@ -63,7 +65,7 @@ STOP_SECONDS = 3.0
 WATCH = 15.0
 
 
-@implementer(IMetadata, IUserRegistry, IMailer, IMailDirectory, IDebugLoggable)
+@implementer(IMetadata, IUserRegistry, IMailer, IMailDirectory, INotificationStamps, IDebugLoggable)
 class OdooMetadata:
     """``now``: epoch milliseconds. ``observe(path, status, seconds)``: of each HTTP exchange.
 
@@ -157,6 +159,7 @@ class OdooMetadata:
             login_suffix=settings.customer_login_suffix,
         )
         self.alerting = Alerting(self.models, self.users, self.table, role=self.get_user_role)
+        self.stamps = Stamps(self.models, self.table, reactor=reactor)
         self._registration = Registration(
             self.rpc,
             self.models,
@@ -189,6 +192,7 @@ class OdooMetadata:
         await self.pool.start()
         self.configurations.start()
         self.writer.start()
+        self.stamps.start()
         self._watch = LoopingCall(self._look_at_odoo)
         self._watch.clock = self._reactor
         watching = self._watch.start(WATCH)
@@ -227,6 +231,7 @@ class OdooMetadata:
         await self.configurations.stop()
         await self.writer.stop()
         await self.system_log.stop()
+        await self.stamps.stop()
 
     def _edges_changed(self, changes: Changes, first: bool) -> None:
         if self.table.shared:
@@ -362,6 +367,11 @@ class OdooMetadata:
 
     async def set_user_alerting_settings(self, user: User, edge_id: str, settings: list[UserAlertingSettings]) -> None:
         await self.alerting.set_settings(user, edge_id, settings)
+
+    def set_last_notification(
+        self, edge_id: str, user_login: str, *, offline: int | None = None, sum_state: int | None = None
+    ) -> None:
+        self.stamps.add(edge_id, user_login, Stamp(offline or 0, sum_state or 0))
 
     async def submit_setup_protocol(self, user: User, protocol: dict[str, Any]) -> int:
         return await self.protocols.submit(user, protocol)

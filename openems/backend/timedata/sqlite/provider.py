@@ -132,7 +132,7 @@ class SqliteTimedata:
                 hurry.cancel()
 
     async def flush(self) -> None:
-        """Everything taken so far is committed when this returns."""
+        """Everything taken so far is committed when this returns, and what the last run had no time for."""
         done: Deferred[None] = Deferred()
         self._writer.flush(lambda: done.callback(None))
         await done

@@ -11,6 +11,7 @@ A notification is taken as it is on the reactor's side; everything that looks at
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time as clock
@@ -76,7 +77,10 @@ class Writer:
         self._logged_reasons: set[str] = set()
         self._opened: Callable[[], None] | None = None
         self._leftover: Iterator[list[Item]] | None = None
+        self._leftover: Iterator[list[Item]] | None = None
         self._taken_over = 0
+        #: Something of the last run is not written yet.
+        self._behind = os.path.exists(leftover.path_of(path))
         # Counters of closed stores; read from the other thread, written by this one only.
         self._rows = 0
         self._store_dropped: dict[str, int] = {}
@@ -155,7 +159,8 @@ class Writer:
     def flush(self, done: Callable[[], None]) -> None:
         """Write what is waiting now; ``done`` is called in the other thread when it is committed (or given up)."""
         with self._condition:
-            if self._thread is None or not self._thread.is_alive() or self._accepted == self._written:
+            through = self._accepted == self._written and not self._behind
+            if self._thread is None or not self._thread.is_alive() or through:
                 self._call(done)
                 return
             self._flushes.append((self._accepted, done))
@@ -293,6 +298,8 @@ class Writer:
             return True
         self._leftover = None
         leftover.remove(self._path)
+        self._behind = False
+        self._release_flushes()
         if self._taken_over:
             self._call(self._log.info, "{id}: {n} values of the last run are written", id=self._id, n=self._taken_over)
         return False
@@ -305,8 +312,9 @@ class Writer:
 
     def _release_flushes(self, all_of_them: bool = False) -> None:
         with self._condition:
-            ready = [done for target, done in self._flushes if all_of_them or target <= self._written]
-            self._flushes = [pair for pair in self._flushes if not all_of_them and pair[0] > self._written]
+            written = -1 if self._behind else self._written
+            ready = [done for target, done in self._flushes if all_of_them or target <= written]
+            self._flushes = [pair for pair in self._flushes if not all_of_them and pair[0] > written]
         for done in ready:
             self._call(done)
 

@@ -59,4 +59,5 @@ class Influxdb1InfluxQlTests(ReferenceComparison, InfluxConformance, TestCase):
     SERVICE = "influxdb1"
     NAMES = (COUNTER, POWER)
     FIRST_SEED = 40
+    RESTARTS = True
     timeout = 400

@@ -174,6 +174,8 @@ class ProviderTests(TestCase):
         provider.write("edge0", self.row(NOW + DAY, A=1))
         provider.write("e" * 300, self.row(NOW, A=1))
         await provider.flush()
+        self.assertEqual(provider.writes.durations.count, provider.debug_metrics()["timedata0/Batches"])
+        self.assertIsNotNone(provider.writes.last)
         metrics = {name.partition("/")[2]: value for name, value in provider.debug_metrics().items()}
         self.assertEqual(
             (2, 1, 1, 2, 1, 1, 3),

@@ -277,6 +277,8 @@ class FilterTests(ProviderCase):
         dropped = {name.partition("/Dropped")[2]: n for name, n in metrics.items() if "/Dropped" in name}
         self.assertEqual({"Address": 1, "Channels": 1, "Type": 1}, dropped)
         self.assertEqual((1, 3), (metrics["timedata0/LeftOut"], metrics["timedata0/Rows"]))
+        self.assertEqual(metrics["timedata0/Batches"], provider.writes.durations.count)
+        self.assertIsNotNone(provider.writes.last)
 
 
 class TroubleTests(ProviderCase):
