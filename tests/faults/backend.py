@@ -188,13 +188,20 @@ class Faults(TestCase):
         return json.loads(out)
 
     def assertUntouched(self, at_least: int = 20) -> None:
-        """The witnesses saw values all the time, none of them old. What is old is told by what a fault would do, and not
-        by what this machine can: a reactor that is held up for as long as an attack goes on."""
+        """The witnesses saw values all the time, none of them old. Old is what a reactor makes that an attack holds up,
+        not what a busy machine makes."""
         delays = sorted(self.delays)
         self.assertGreater(len(delays), at_least)
         self.assertLess(delays[int(len(delays) * 0.99) - 1], OLD, f"{len(delays)} values, worst {delays[-5:]}")
         self.assertTrue(self.ui.connected)
         self.assertIsNotNone(self.edge.connection)
+
+    def stored(self, edge_id: str = "edge0") -> list[int]:
+        """Epoch milliseconds of the values in the history file, in ascending order."""
+        (path,) = Path(self.state).glob("**/*.sqlite")
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as history:
+            query = "SELECT time FROM number JOIN series ON id = series WHERE edge = ? ORDER BY time"
+            return [time for (time,) in history.execute(query, (edge_id,))]
 
     def seen_by_process(self, path: str) -> Path:
         return Path(f"/proc/{self.transport.pid}/root{path}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from openems.backend.timedata.influx.period import Period
 from openems.common.data import DataNotification
 from openems.common.resolution import periods
 from tests.backend.timedata.conformance import NOW
@@ -22,6 +23,8 @@ class ReferenceComparison:
     #: ``make`` gives a new provider on the same database.
     RESTARTS = False
     FIRST_SEED = 0
+    #: The provider is for the middle of the time only, in every other history.
+    CLIPS = False
     NAMES: tuple[str, ...] = (COUNTER, MIXED, POWER)
     assertEqual: Any
     assertAlmostEqual: Any
@@ -39,6 +42,12 @@ class ReferenceComparison:
         case = scenario(Chance.of_seed(seed), mixed=MIXED in self.NAMES)
         edge = f"edge{seed + 100}"
         reference = Reference()
+        period = Period()
+        if self.CLIPS and seed % 2:
+            times = sorted({time for write in case.writes if write for time in write[1]})
+            period = Period(times[len(times) // 4] + seed % 3 - 1, times[-1 - len(times) // 4] + seed % 5 - 1)
+        if self.CLIPS:
+            self.provider._period = period
         for write in case.writes:
             if write is None:
                 await self.settle()
@@ -47,7 +56,7 @@ class ReferenceComparison:
                     self.provider = await self.make(lambda: NOW)
                     reference.restarted()
             else:
-                reference.write(*write)
+                reference.write(write[0], {time: row for time, row in write[1].items() if time in period})
                 self.provider.write(edge, DataNotification(write[0], dict(sorted(write[1].items()))))
         await self.settle()
         for question in case.questions:

@@ -45,12 +45,14 @@ class InfluxConformance(TimedataConformance):
 
 class Influxdb2InfluxQlTests(ReferenceComparison, InfluxConformance, TestCase):
     NAMES = (COUNTER, POWER)
+    CLIPS = True
     timeout = 400
 
 
 class Influxdb2FluxTests(ReferenceComparison, InfluxConformance, TestCase):
     LANGUAGE = FLUX
     NAMES = (COUNTER, POWER)
+    CLIPS = True
     FIRST_SEED = 20
     timeout = 400
 
