@@ -161,7 +161,7 @@ class Backend:
     async def start(self) -> None:
         """Raises CannotListenError, OSError, ``Locked``: with a reason that names what it was."""
         self._log.info("OpenEMS Backend version [{version}] started", version=VERSION)
-        os.makedirs(self._state_dir, exist_ok=True)
+        os.makedirs(self._state_dir, mode=0o700, exist_ok=True)
         configuration = self.configuration
         if configuration.health.enabled:
             self._listen_health(configuration.health.interface, configuration.port(configuration.health.port))

@@ -15,12 +15,12 @@ from openems.application import config
 from openems.application.config import BadConfiguration
 from openems.application.config.metadata import MetadataOdoo
 from openems.application.odoo import settings_of
-from openems.backend.authentication.concurrency import Concurrency
-from openems.backend.authentication.exchange import Exchange
 from openems.backend.metadata.file.check import BadFile, read_model
 from openems.backend.metadata.file.state import State
 from openems.backend.metadata.file.storage import write_atomically
 from openems.common.errors import OpenemsError
+from openems.http.concurrency import Concurrency
+from openems.http.exchange import Exchange
 
 
 def add_to(commands: Any) -> None:

@@ -297,7 +297,8 @@ class IAlertingStore(Interface):
     def set_last_notification(
         edge_id: str, user_login: str, *, offline: int | None = None, sum_state: int | None = None
     ) -> None:
-        """When the last mail of a kind went out, in epoch milliseconds; ``get_user_alerting_settings`` tells it."""
+        """When the last mail of a kind went out, in epoch milliseconds; ``get_user_alerting_settings`` tells it. A time
+        never goes back: after a start the last ones may come again."""
 
     def flush() -> Awaitable[None]:
         """Everything is on disk when this returns; raises OpenemsError if it cannot be."""

@@ -3,7 +3,7 @@
 import os
 import socket
 
-PORTS = (8075, 8076, 8077, 8079, 8081, 8082, 8083)
+PORTS = (8075, 8076, 8077, 8079, 8081, 8082, 8083, 9400)
 
 
 def free_offset() -> int:

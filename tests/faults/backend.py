@@ -196,7 +196,7 @@ class Faults(TestCase):
         self.assertTrue(self.ui.connected)
         self.assertIsNotNone(self.edge.connection)
 
-    def stored(self, edge_id: str = "edge0") -> list[int]:
+    def stored_times(self, edge_id: str = "edge0") -> list[int]:
         """Epoch milliseconds of the values in the history file, in ascending order."""
         (path,) = Path(self.state).glob("**/*.sqlite")
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as history:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from openems.backend.authentication.redact import HIDDEN, is_secret
+from openems.common.redact import HIDDEN, is_secret
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 

@@ -24,9 +24,9 @@ from twisted.python.failure import Failure
 
 from openems.backend.interfaces import IAuthUserPasswordAuthenticationService, IMetadata
 from openems.backend.models import User
-from openems.backend.ui.ratelimit import PerPeer
 from openems.common import errors
 from openems.common.errors import OpenemsError
+from openems.common.ratelimit import PerPeer
 from openems.websocket.proxies import host_of
 
 TRUST = 60.0

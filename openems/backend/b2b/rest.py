@@ -34,10 +34,10 @@ from openems.backend.b2b.methods import label
 from openems.backend.b2b.site import MAX_BODY, RETRY_AFTER, RestRequest, RestSite, error_body, too_large
 from openems.backend.interfaces import IDebugLoggable, IJsonRpcRequestHandler, IMetadata
 from openems.backend.models import User
-from openems.backend.ui.ratelimit import PerPeer
 from openems.common import errors, jsonrpc
 from openems.common.errors import OpenemsError, generic, printable, short
 from openems.common.jsonrpc import NIL_ID, Request, Success
+from openems.common.ratelimit import PerPeer
 from openems.websocket.proxies import TrustedProxies
 
 NAME = "Backend2Backend.Rest"

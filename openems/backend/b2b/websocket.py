@@ -19,8 +19,8 @@ from openems.backend.b2b.subscriptions import SLOW, Content, Subscriptions
 from openems.backend.events import EdgesChanged, EventBus
 from openems.backend.interfaces import IDebugLoggable, IEdgeManager, IJsonRpcRequestHandler, IMetadata
 from openems.backend.models import User
-from openems.backend.ui.ratelimit import PerPeer
 from openems.common.jsonrpc import Request
+from openems.common.ratelimit import PerPeer
 from openems.websocket.peer import Connection
 from openems.websocket.proxies import TrustedProxies
 from openems.websocket.server import WebSocketServer

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 #: Seconds an edge that only sent a message may wait to be listed.
 CONFIRMATION = 15.0
+#: Numbers that an application tells of itself: each becomes a series of the history, where there is room for so many.
+MAX_METRICS = 100
+MAX_METRIC = 2.0**63
 
 
 class _Edge:
@@ -134,9 +137,11 @@ class ApplicationEndpoint:
             element if isinstance(element, str) else errors.json_text(element) for element in members.array("edgeIds")
         }
         metrics = members.object("metrics")
+        if len(metrics) > MAX_METRICS:
+            raise generic(f"More than {MAX_METRICS} metrics in connectedEdges")
         for value in metrics.values():
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise generic("A metric of connectedEdges is no number")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not -MAX_METRIC < value < MAX_METRIC:
+                raise generic("A metric of connectedEdges is no number, or too large")
         for edge_id in listed:
             edge = self._edge(edge_id)
             if edge is not None and edge.confirmation is not None:

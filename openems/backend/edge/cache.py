@@ -16,18 +16,22 @@ from openems.common.data import Row, Value
 GAP = 900_000
 #: Channels one edge may have.
 MAX_CHANNELS = 10_000
+#: Characters of all the texts among its values.
+MAX_TEXT = 4 * 1024 * 1024
 _SCALARS = frozenset({int, float, str, bool, type(None)})
 
 
 class Store:
-    """``dropped``: reason -> values that were no channel, no scalar, or too many."""
+    """``dropped``: reason -> values that were no channel, no scalar, too many, or too long."""
 
-    __slots__ = ("dropped", "timestamp", "values")
+    __slots__ = ("_text", "dropped", "timestamp", "values")
 
     def __init__(self) -> None:
         self.timestamp = 0
         self.values: dict[str, Value] = {}
         self.dropped: dict[str, int] = {}
+        #: Characters of texts, at least those that are there.
+        self._text = 0
 
     def update(self, rows: dict[int, Row]) -> None:
         """``rows`` in ascending order of time. Hot path."""
@@ -43,8 +47,11 @@ class Store:
                 values.clear()
             self.timestamp = time
             before = len(values)
-            if not _SCALARS.issuperset(map(type, row.values())):
+            kinds = set(map(type, row.values()))
+            if not kinds <= _SCALARS:
                 row = self._scalars(row)
+            if str in kinds:
+                row = self._bounded(row)
             values.update(row)
             if len(values) != before:
                 self._check_new(before)
@@ -53,6 +60,23 @@ class Store:
         clean = {address: value for address, value in row.items() if type(value) in _SCALARS}
         self._count("value", len(row) - len(clean))
         return clean
+
+    def _bounded(self, row: Row) -> Row:
+        """Without its texts where they would be too much."""
+        more = sum(len(value) for value in row.values() if type(value) is str)
+        self._text += more
+        if self._text > MAX_TEXT:
+            # What was replaced or forgotten since is still counted.
+            kept = sum(len(v) for address, v in self.values.items() if type(v) is str and address not in row)
+            self._text = kept + more
+            if self._text > MAX_TEXT:
+                self._text = kept
+                bounded = {address: value for address, value in row.items() if type(value) is not str}
+                for address in row.keys() - bounded.keys():
+                    self.values.pop(address, None)
+                self._count("text", len(row) - len(bounded))
+                return bounded
+        return row
 
     def _check_new(self, before: int) -> None:
         """The values after the first ``before`` are new; dicts keep the order of insertion."""

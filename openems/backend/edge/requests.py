@@ -7,10 +7,10 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError
 
-from openems.backend.authentication.redact import redacted
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, Request
+from openems.common.redact import redacted
 
 METHODS = frozenset({"appCenter", "checkSetupPassword", "oauthRegistry"})
 OAUTH_METHODS = frozenset({"getInitMetadata", "getTokenByCode", "getTokenByRefreshToken"})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import Metric
 
 from openems.backend.metrics.families import PREFIX, clean_label, counter, gauge, histogram
-from openems.postgres.pool import Pool
+
+if TYPE_CHECKING:
+    from openems.postgres.pool import Pool
 
 #: Where components have theirs.
 _ATTRIBUTES = ("pool", "write_pool")
@@ -16,6 +18,11 @@ _ATTRIBUTES = ("pool", "write_pool")
 
 def pools_of(parts: Iterable[Any]) -> list[Pool]:
     """Those of these components."""
+    try:
+        from openems.postgres.pool import Pool
+    except ImportError:
+        # No driver is installed, so there is none.
+        return []
     found = (getattr(part, attribute, None) for part in parts for attribute in _ATTRIBUTES)
     return [pool for pool in found if isinstance(pool, Pool)]
 

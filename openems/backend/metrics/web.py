@@ -93,11 +93,11 @@ class MetricsPages(Resource):
     def render(self, request: Request) -> bytes | int:
         path: bytes = request.path
         is_health = path in (b"/-/healthy", b"/-/ready")
-        if not (is_health and self._open_health):
-            if not self._tokens.allow(request.requestHeaders.getRawHeaders(b"authorization", [])):
-                self.refused += 1
-                request.setHeader(b"www-authenticate", b"Bearer")
-                return self._text(request, 401, b"")
+        is_known = self._tokens.allow(request.requestHeaders.getRawHeaders(b"authorization", []))
+        if not is_known and not (is_health and self._open_health):
+            self.refused += 1
+            request.setHeader(b"www-authenticate", b"Bearer")
+            return self._text(request, 401, b"")
         if not is_health and path not in (b"/", b"/metrics", b"/metrics/"):
             return self._text(request, 404, b"Not found; there is /metrics\n")
         if request.method not in (b"GET", b"HEAD"):
@@ -112,7 +112,7 @@ class MetricsPages(Resource):
                 self._text(request, 200, b"Exporter is healthy.\n") if healthy else self._text(request, 503, b"late\n")
             )
         if path == b"/-/ready":
-            return self._readiness(request)
+            return self._readiness(request, is_known)
         if len(self._lock.waiting) >= MAX_WAITING:
             request.setHeader(b"retry-after", b"1")
             return self._text(request, 503, b"Too many scrapes at once\n")
@@ -127,8 +127,11 @@ class MetricsPages(Resource):
         request.setHeader(b"cache-control", b"no-store")
         return body
 
-    def _readiness(self, request: Request) -> bytes:
-        failed = [{"component": name, "reason": why} for name, why in self._ready().items()]
+    def _readiness(self, request: Request, is_known: bool) -> bytes:
+        # Reasons name servers, databases and their users: nothing for who has no token where others have one.
+        failed = [
+            {"component": name, "reason": why if is_known else "not ready"} for name, why in self._ready().items()
+        ]
         request.setResponseCode(503 if failed else 200)
         request.setHeader(b"content-type", b"application/json")
         request.setHeader(b"cache-control", b"no-store")

@@ -14,11 +14,11 @@ import msgspec
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from openems.backend.authentication.concurrency import Concurrency
-from openems.backend.authentication.exchange import TIMEOUT, Exchange, ExchangeError
 from openems.backend.interfaces import IDebugLoggable, IOAuthRegistry
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic, short
+from openems.http.concurrency import Concurrency
+from openems.http.exchange import TIMEOUT, Exchange, ExchangeError
 
 #: Token requests of one edge: so many at once, and so many a minute.
 BURST = 10

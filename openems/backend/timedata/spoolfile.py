@@ -189,7 +189,7 @@ class Segments:
         """Makes the folder where missing and looks through what is there. :class:`InUse` where another process is."""
         if self._lock is not None:
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (self.directory / "lock").open("ab")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -28,10 +28,10 @@ from openems.backend.interfaces import (
 )
 from openems.backend.models import Authenticated, OAuthTokens, User
 from openems.backend.ui.parameters import registration_record
-from openems.backend.ui.ratelimit import PerPeer, TokenBucket
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, Request
+from openems.common.ratelimit import PerPeer, TokenBucket
 from openems.common.role import Role
 from openems.websocket.proxies import host_of
 

@@ -31,12 +31,12 @@ from openems.backend.interfaces import (
     IUiWebsocket,
 )
 from openems.backend.ui.login import Logins
-from openems.backend.ui.ratelimit import PerPeer
 from openems.backend.ui.session import Session
 from openems.backend.ui.subscriptions import SLOW, Subscriptions, edge_rpc
 from openems.common import errors
 from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Notification
+from openems.common.ratelimit import PerPeer
 from openems.websocket.peer import Connection
 from openems.websocket.proxies import TrustedProxies
 from openems.websocket.server import MAX_MESSAGE_SIZE, WebSocketServer

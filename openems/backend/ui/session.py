@@ -34,12 +34,12 @@ from openems.backend.ui.login import LoggedIn
 from openems.backend.ui.methods import HANDLERS
 from openems.backend.ui.methods.authentication import authenticate
 from openems.backend.ui.methods.setup import OwnProtocols
-from openems.backend.ui.ratelimit import TokenBucket
 from openems.backend.ui.subscriptions import Watcher, edge_rpc
 from openems.common import errors, jsonrpc
 from openems.common.errors import OpenemsError, generic, outcome, printable
 from openems.common.jsonrpc import EMPTY, Notification, Request
 from openems.common.methods import names
+from openems.common.ratelimit import TokenBucket
 from openems.common.role import Role
 from openems.websocket.peer import Refused
 

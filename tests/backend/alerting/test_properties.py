@@ -71,11 +71,17 @@ class Universe:
         mailer.is_wanted = world.service.is_wanted
 
         def delivered(template: str, edge_id: str, login: str, sent_at: int) -> None:
-            self.sent.append((edge_id, login, template, world.now()))
+            mail = (template, edge_id, login, sent_at)
+            if mail in again:
+                again.remove(mail)
+            else:
+                self.sent.append((edge_id, login, template, world.now()))
             world.service.delivered(template, edge_id, login, sent_at)
 
         mailer.on_delivered = delivered
         mailer.open()
+        # What is told once more, first of all, because a killed process may have had no time for it.
+        again = [(e.template, e.edge_id, e.login, e.sent_at) for e in spool.recent]
         mailer.start()
         world.service.start()
 

@@ -100,11 +100,12 @@ class Store:
     def set_last_notification(
         self, edge_id: str, user_login: str, *, offline: int | None = None, sum_state: int | None = None
     ) -> None:
-        self.stamps[edge_id, user_login, "offline" if sum_state is None else "sum"] = offline or sum_state or 0
+        key = (edge_id, user_login, "offline" if sum_state is None else "sum")
+        stamp = self.stamps[key] = max(offline or sum_state or 0, self.stamps.get(key, 0))
         if self.metadata is not None:
             from msgspec.structs import replace
 
-            changed = {"last_offline": offline} if sum_state is None else {"last_sum_state": sum_state}
+            changed = {"last_offline": stamp} if sum_state is None else {"last_sum_state": stamp}
             self.metadata.users[edge_id] = [
                 replace(s, **changed) if s.user_login == user_login else s for s in self.metadata.users[edge_id]
             ]

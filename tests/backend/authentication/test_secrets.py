@@ -16,12 +16,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from openems.application.config import parse
 from openems.backend.authentication.keycloak.client import TokenReply
 from openems.backend.authentication.keycloak.pending import Pending
-from openems.backend.authentication.redact import fingerprint, is_secret, redacted, redacted_text
 from openems.backend.edge.requests import EdgeRequests
 from openems.backend.models import Authenticated, OAuthTokens
 from openems.backend.oauthregistry.registry import OAuthRegistry, Provider
 from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Request, raw
+from openems.common.redact import fingerprint, is_secret, redacted, redacted_text
 from tests.backend.authentication.test_registration import record
 from tests.backend.authentication.world import ACME, CALLBACK, OPENEMS, WithKeycloak
 from tests.backend.ui.world import World

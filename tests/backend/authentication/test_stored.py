@@ -10,7 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.authentication.keycloak.stored import DAY, MAX_OF_USER, StoredSessions
-from openems.backend.authentication.redact import redacted_text
+from openems.common.redact import redacted_text
 from tests.backend.authentication.world import PASSWORD, WithKeycloak
 
 REMOTE = "192.0.2.1:4711"
@@ -111,6 +111,15 @@ class Logins(WithKeycloak):
         self.fake.users[self.mia]["enabled"] = True
         self.refused(self.keycloak.authenticate_with_token(token))
         self.assertFalse(self.get(self.keycloak.still_valid(token, "x")))
+
+    def test_the_clock_is_set_back(self) -> None:
+        """What was confirmed in what is now the future is asked again."""
+        self.clock.advance(10 * DAY)
+        self.fake.pump()
+        token = self.log_in_by_password().token
+        self.fake.users[self.mia]["enabled"] = False
+        self.keycloak._users._now = lambda: self.keycloak._now() - 5 * DAY
+        self.refused(self.keycloak.authenticate_with_token(token))
 
     def test_keycloak_is_away(self) -> None:
         token = self.log_in_by_password().token

@@ -21,8 +21,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from openems.application import config, felix
-from openems.backend.authentication.concurrency import Concurrency
-from openems.backend.authentication.exchange import Exchange, ExchangeError
+from openems.http.concurrency import Concurrency
+from openems.http.exchange import Exchange, ExchangeError
 from openems.testing.keycloak import rsa_key
 from tests.backend.ui.world import World
 

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.edge.application import CONFIRMATION, ApplicationEndpoint
+from openems.backend.edge.application import CONFIRMATION, MAX_METRICS, ApplicationEndpoint
 from openems.backend.events import LastmessageSet, OnlineSet
 from openems.common import errors
 from openems.common.errors import OpenemsError
@@ -85,7 +85,8 @@ class ConnectedEdges(ApplicationCase):
 
     def test_9_4_without_metrics_nothing_happens(self) -> None:
         self.application.receive(notification("connectedEdges", {"edgeIds": ["edge1"]}))
-        for metrics in ({"x": "y"}, {"x": None}, {"x": True}, {"x": {}}, [], "x"):
+        many = {f"m{number}": 1 for number in range(MAX_METRICS + 1)}
+        for metrics in ({"x": "y"}, {"x": None}, {"x": True}, {"x": {}}, [], "x", many, {"x": 1e300}, {"x": 10**400}):
             self.application.receive(notification("connectedEdges", {"edgeIds": ["edge1"], "metrics": metrics}))
         self.assertEqual(self.online(), [])
         self.assertTrue(self.application.is_open)

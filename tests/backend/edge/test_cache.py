@@ -6,9 +6,38 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.edge.cache import GAP, MAX_CHANNELS, EdgeCache, Store
+from openems.backend.edge.cache import GAP, MAX_CHANNELS, MAX_TEXT, EdgeCache, Store
 
 A, B, C = "foo/bar1", "foo/bar2", "foo/bar3"
+
+
+class Texts(SynchronousTestCase):
+    """An edge cannot fill the memory with texts: ten thousand channels of a megabyte each."""
+
+    def setUp(self) -> None:
+        self.store = Store()
+
+    def kept(self) -> int:
+        return sum(len(value) for value in self.store.values.values() if isinstance(value, str))
+
+    def test_many_channels(self) -> None:
+        for number in range(1000):
+            self.store.update({number: {f"a{number}/B": "x" * 20_000, f"a{number}/C": number}})
+        self.assertLessEqual(self.kept(), MAX_TEXT)
+        self.assertGreater(self.kept(), MAX_TEXT - 20_000)
+        self.assertEqual(self.store.values["a999/C"], 999, "numbers stay")
+        self.assertEqual(self.store.dropped, {"text": 1000 - MAX_TEXT // 20_000})
+
+    def test_one_channel(self) -> None:
+        self.store.update({0: {A: "old"}})
+        self.store.update({1: {A: "x" * (MAX_TEXT + 1), B: 1}})
+        self.assertEqual(self.store.values, {B: 1}, "rather nothing than what is over")
+
+    def test_what_is_replaced_does_not_count(self) -> None:
+        for number in range(100):
+            self.store.update({number: {A: f"{number}" + "x" * (MAX_TEXT // 3), B: number}})
+        self.assertEqual(self.store.dropped, {})
+        self.assertTrue(str(self.store.values[A]).startswith("99x"))
 
 
 class Vectors(SynchronousTestCase):

@@ -76,6 +76,24 @@ class Mails(SynchronousTestCase):
         self.post.minutes(90)
         self.assertEqual(self.taken(), ["mia@example.org"])
 
+    def test_killed_before_the_stamp_was_written(self) -> None:
+        """alerting.md 10: whoever was told shortly before is told of again, once, and nothing that was not sent."""
+        self.post.start()
+        self.successResultOf(self.post.hand_in("jan"))
+        self.post.minutes(30)
+        self.post.delivery.answers = [None, Refused(550, "no such user")]
+        self.successResultOf(self.post.hand_in("mia", since=START + MINUTE))
+        self.successResultOf(self.post.hand_in("jan", since=START + MINUTE))
+        self.successResultOf(self.post.hand_in("nobody"))
+        self.assertEqual(len(self.post.mailer.spool._done), 4)
+        told = self.post.delivered[-1]
+        self.assertEqual(told[2], "mia")
+        self.post.delivered.clear()
+        self.post.restart()
+        self.assertEqual(self.post.delivered, [told])
+        self.post.minutes(5)
+        self.assertEqual(self.post.delivered, [told])
+
     def test_the_same_mail_has_the_same_bytes_each_time(self) -> None:
         self.post.start()
         self.post.delivery.answers = [None]

@@ -193,3 +193,10 @@ class TestOpenHealth(Over):
         self.assertEqual((await self.ask("/-/healthy"))[0], 200)
         self.assertEqual((await self.ask("/-/ready"))[0], 200)
         self.assertEqual((await self.ask("/metrics"))[0], 401)
+
+    async def test_reasons_are_for_those_with_a_token(self) -> None:
+        self.world.metrics.pages._ready = lambda: {"Timedata timedata0": "no connection to openems@db.internal"}
+        code, _, body = await self.ask("/-/ready")
+        self.assertEqual((code, b"Timedata timedata0" in body, b"db.internal" in body), (503, True, False))
+        code, _, body = await self.ask("/-/ready", headers={"Authorization": f"Bearer {TOKEN}"})
+        self.assertEqual((code, b"db.internal" in body), (503, True))

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import msgspec
 from twisted.logger import Logger
 
-from openems.backend.authentication.exchange import Exchange, ExchangeError, Reply, form_body
 from openems.backend.authentication.keycloak.keyset import Key, read_keys
 from openems.backend.authentication.keycloak.settings import Oem, Realm
+from openems.http.exchange import Exchange, ExchangeError, Reply, form_body
 
 MAX_JWKS = 256 * 1024
 JWKS_TIMEOUT = 5.0

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from twisted.internet.task import LoopingCall
 
-from openems.backend.authentication.exchange import encoded
 from openems.backend.authentication.keycloak.client import Denied, KeycloakClient, TokenReply
 from openems.backend.authentication.keycloak.inputs import MAX_CODE, MAX_IDENTIFIER, is_plain, is_token
 from openems.backend.authentication.keycloak.pending import Pending, PendingLogins, code_challenge
@@ -18,6 +17,7 @@ from openems.backend.authentication.keycloak.settings import Oem
 from openems.backend.authentication.keycloak.shared import Shared
 from openems.backend.authentication.keycloak.tokens import Claims, Tokens
 from openems.backend.models import OAuthStart
+from openems.http.exchange import encoded
 
 #: Seconds for which the result of a refresh is given to others who send the same token.
 KEEP_REFRESH = 10.0

@@ -15,8 +15,6 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from openems.backend.authentication.attempts import Attempts
-from openems.backend.authentication.concurrency import Concurrency
-from openems.backend.authentication.exchange import TIMEOUT, Exchange
 from openems.backend.authentication.keycloak.client import Denied, KeycloakClient, TokenReply, Unavailable
 from openems.backend.authentication.keycloak.flow import Flow, NotConnectable
 from openems.backend.authentication.keycloak.inputs import MAX_OEM, is_plain
@@ -39,6 +37,8 @@ from openems.backend.interfaces import (
 from openems.backend.models import Authenticated, OAuthStart, OAuthTokens
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic, short
+from openems.http.concurrency import Concurrency
+from openems.http.exchange import TIMEOUT, Exchange
 from openems.websocket.proxies import host_of
 
 ID = "auth0"

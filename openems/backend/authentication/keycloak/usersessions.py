@@ -103,12 +103,13 @@ class UserSessions:
             raise Denied("session unknown or too old")
         now = self._now()
         confirmed = False
-        if now - stored.confirmed >= CONFIRMED:
+        # The clock may have been set back since.
+        if not 0 <= now - stored.confirmed < CONFIRMED:
             try:
                 confirmed = await self._client.is_enabled(stored.subject)
             except Unavailable:
                 # As with signing keys: who was known goes on for a day.
-                if now - stored.confirmed > OUTAGE:
+                if not -OUTAGE <= now - stored.confirmed <= OUTAGE:
                     raise
             else:
                 if not confirmed:

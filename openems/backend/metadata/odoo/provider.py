@@ -20,8 +20,6 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from openems.backend.authentication.concurrency import Concurrency
-from openems.backend.authentication.exchange import Exchange
 from openems.backend.events import EdgesChanged, EventBus, MetadataInitialized
 from openems.backend.interfaces import (
     IDebugLoggable,
@@ -54,6 +52,8 @@ from openems.backend.metadata.odoo.writer import STATEMENT_SECONDS, StatusWriter
 from openems.backend.models import Edge, MailRecipient, PageRequest, SetupProtocolCoreInfo, User, UserAlertingSettings
 from openems.common.errors import OpenemsError, generic
 from openems.common.role import Language, Role
+from openems.http.concurrency import Concurrency
+from openems.http.exchange import Exchange
 from openems.postgres.pool import Pool
 
 ID = "metadata0"

@@ -17,7 +17,6 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 
-from openems.backend.authentication.exchange import Exchange, ExchangeError, Reply
 from openems.backend.metadata.odoo.once import Once, TooMany
 from openems.backend.metadata.odoo.replies import (
     COOL_DOWN,
@@ -31,6 +30,7 @@ from openems.backend.metadata.odoo.replies import (
     result_of,
     session_id,
 )
+from openems.http.exchange import Exchange, ExchangeError, Reply
 
 T = TypeVar("T")
 

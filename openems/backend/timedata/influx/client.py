@@ -8,9 +8,8 @@ from __future__ import annotations
 import base64
 import re
 import zlib
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -18,15 +17,12 @@ import treq.client
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError
-from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone, ResponseNeverReceived
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
-from zope.interface import implementer
 
-T = TypeVar("T")
+from openems.http.body import Bytes, TooLong, body_of
+from openems.http.concurrency import Busy, Concurrency
 
 CONNECT_TIMEOUT = 10.0
 WRITE_TIMEOUT = 30.0
@@ -50,102 +46,6 @@ class InfluxError(Exception):
     def away(self) -> bool:
         """Whether the same may work later without anybody changing anything."""
         return self.status in (0, 408, 429) or self.status >= 500
-
-
-class Busy(Exception):
-    """No slot and no place to wait for one."""
-
-
-class Slots:
-    """At most ``limit`` at once; ``waiting`` more wait for their turn in order."""
-
-    def __init__(self, limit: int, waiting: int) -> None:
-        self.limit = limit
-        self.active = 0
-        self._max_waiting = waiting
-        self._queue: deque[Deferred[None]] = deque()
-
-    @property
-    def waiting(self) -> int:
-        return len(self._queue)
-
-    async def run(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Raises :class:`Busy`."""
-        if self.active >= self.limit:
-            if len(self._queue) >= self._max_waiting:
-                raise Busy
-            turn: Deferred[None] = Deferred(self._queue.remove)
-            self._queue.append(turn)
-            await turn
-        else:
-            self.active += 1
-        try:
-            return await work()
-        finally:
-            if self._queue:
-                # The slot goes on from hand to hand.
-                self._queue.popleft().callback(None)
-            else:
-                self.active -= 1
-
-
-@implementer(IBodyProducer)
-class _Bytes:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.length = len(data)
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:
-        consumer.write(self._data)
-        done: Deferred[None] = Deferred()
-        done.callback(None)
-        return done
-
-    def pauseProducing(self) -> None: ...
-
-    def resumeProducing(self) -> None: ...
-
-    def stopProducing(self) -> None: ...
-
-
-class _Body(Protocol):
-    def __init__(self, limit: int, done: Deferred[bytes]) -> None:
-        self._limit = limit
-        self._done: Deferred[bytes] | None = done
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size > self._limit:
-            self._parts.clear()
-            self._end(Failure(InfluxError(413, f"the answer is longer than {self._limit} bytes")))
-            self.stop()
-        else:
-            self._parts.append(data)
-
-    def connectionLost(self, reason: Any = None) -> None:
-        whole = reason is None or reason.check(ResponseDone, PotentialDataLoss)
-        self._end(b"".join(self._parts) if whole else reason)
-
-    def stop(self) -> None:
-        # Not loseConnection: that would read the rest.
-        transport: Any = self.transport
-        end = getattr(transport, "abortConnection", None) or getattr(transport, "loseConnection", None)
-        if end is not None:
-            end()
-
-    def _end(self, result: Any) -> None:
-        done, self._done = self._done, None
-        if done is not None and not done.called:
-            done.callback(result)
-
-
-def _content(response: Any, limit: int) -> Deferred[bytes]:
-    done: Deferred[bytes] = Deferred(lambda _: body.stop())
-    body = _Body(limit, done)
-    response.deliverBody(body)
-    return done
 
 
 def _timed_out(value: Any, _: float) -> Any:
@@ -172,8 +72,8 @@ class Client:
         self.url = _base(url)
         self._org = org
         self._reactor = reactor
-        self.reads = Slots(slots, waiting)
-        self.writes = Slots(slots, waiting)
+        self.reads = Concurrency(slots, waiting)
+        self.writes = Concurrency(slots, waiting)
         self._pool: HTTPConnectionPool | None = None
         if agent is None:
             make_pool: Any = _Pool
@@ -182,7 +82,7 @@ class Client:
             pool.maxPersistentPerHost = 2 * slots
             pool.cachedConnectionTimeout = int(IDLE)
             agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT, pool=pool)
-        self._client = treq.client.HTTPClient(agent, data_to_body_producer=_Bytes)
+        self._client = treq.client.HTTPClient(agent, data_to_body_producer=Bytes)
         self._token = token
         #: True: a server so old that it does not know the newer write address.
         self.old_write = False
@@ -249,7 +149,7 @@ class Client:
         return body
 
     async def _exchange(
-        self, slots: Slots, send: Callable[[], Awaitable[tuple[int, bytes]]], timeout: float
+        self, slots: Concurrency, send: Callable[[], Awaitable[tuple[int, bytes]]], timeout: float
     ) -> tuple[int, bytes]:
         """``timeout`` covers everything: the turn, the connection, the answer to its last byte."""
         waiting: Deferred[tuple[int, bytes]] = Deferred.fromCoroutine(slots.run(send))  # type: ignore[arg-type]
@@ -295,7 +195,10 @@ class Client:
             allow_redirects=False,
             unbuffered=True,
         )
-        return response.code, await _content(response, MAX_BODY)
+        try:
+            return response.code, await body_of(response, MAX_BODY)
+        except TooLong:
+            raise InfluxError(413, f"the answer is longer than {MAX_BODY} bytes") from None
 
 
 _ACCEPT = {b"Accept": [b"application/json"]}

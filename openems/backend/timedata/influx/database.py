@@ -9,11 +9,12 @@ from typing import TypeVar
 from twisted.logger import Logger
 
 from openems.backend.timedata.influx import flux, influxql
-from openems.backend.timedata.influx.client import Busy, Client, InfluxError
+from openems.backend.timedata.influx.client import Client, InfluxError
 from openems.backend.timedata.influx.lineprotocol import Conflict, FieldType, conflict_of, known_types, partial_of
 from openems.backend.timedata.influx.statements import Answer, Statement, StatementError, Table, fields_of
 from openems.backend.timedata.spool import Refused, TryLater
 from openems.common.errors import COMMON_SERVICE_NOT_AVAILABLE, OpenemsError, generic
+from openems.http.concurrency import Busy
 
 T = TypeVar("T")
 INFLUX_QL, FLUX = "INFLUX_QL", "FLUX"

@@ -177,13 +177,14 @@ async def _carry_many(ask: Ask, grid: Grid, columns: Mapping[str, list[Value]], 
     count = len(grid)
     for channel in channels:
         column = columns[channel]
-        last = dict(lasts.get(channel, ()))
+        # A window that was cut at the begin of what the provider is for may be labelled with that.
+        last = {(time - start) // step: value for time, value in lasts.get(channel, ())}
         for time, length in gaps.get(channel, ()):
             if not isinstance(length, int) or length > CARRY:
                 continue
             begin = (time - length - start) // step
             end = min((time - start) // step, count) if time < grid.end else count
-            value = last.get(start + begin * step)
+            value = last.get(begin)
             if value is not None:
                 for index in range(max(begin + 1, 0), end):
                     if column[index] is None:

@@ -11,6 +11,7 @@ Two marks in ``meta`` say who answers what, and change in the same transaction a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 from urllib.parse import quote
@@ -73,7 +74,11 @@ def is_broken(error: sqlite3.Error) -> bool:
 def open_for_writing(path: str) -> sqlite3.Connection:
     """Create or open the file. Raises sqlite3.Error, OSError or, without changing it, :class:`UnknownVersion`."""
     folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    # What a household uses and when is nobody else's business; SQLite gives its other files the mode of this one. Never
+    # one that is there: closing it would take the locks of this process's other connections away.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None, timeout=5, check_same_thread=False)
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]

@@ -10,9 +10,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from openems.backend.authentication.concurrency import Concurrency
-from openems.backend.authentication.exchange import Reply
 from openems.backend.metadata.odoo.rpc import OdooRpc
+from openems.http.concurrency import Concurrency
+from openems.http.exchange import Reply
 
 JSON = {"content-type": "application/json"}
 

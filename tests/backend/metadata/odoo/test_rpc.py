@@ -6,9 +6,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.authentication.exchange import ExchangeError, Reply
 from openems.backend.metadata.odoo.replies import OdooUnavailable, Refused, RouteMissing
 from openems.backend.metadata.odoo.rpc import FIRST_PAUSE, WEB_SECONDS
+from openems.http.exchange import ExchangeError, Reply
 from openems.testing.services import now_of
 from tests.backend.metadata.odoo.fakes import (
     AUTHENTICATE,

@@ -8,7 +8,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.authentication.exchange import ExchangeError
 from openems.backend.events import EventBus
 from openems.backend.metadata.odoo.edges import EdgeTable
 from openems.backend.metadata.odoo.known import parse_user, settings_of
@@ -18,6 +17,7 @@ from openems.backend.metadata.odoo.users import MISS, RENEW, Users
 from openems.backend.models import OrderItem, PageRequest, User
 from openems.common.errors import OpenemsError
 from openems.common.role import Language, Level, Role
+from openems.http.exchange import ExchangeError
 from openems.testing.services import now_of
 from tests.backend.metadata.odoo.fakes import (
     AUTHENTICATE,

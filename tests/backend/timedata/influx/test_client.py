@@ -14,11 +14,12 @@ from twisted.web.iweb import IAgent, IResponse
 from zope.interface import implementer
 
 from openems.backend.timedata.influx import client as client_module
-from openems.backend.timedata.influx.client import Busy, Client, InfluxError
+from openems.backend.timedata.influx.client import Client, InfluxError
 from openems.backend.timedata.influx.database import deliver, explained
 from openems.backend.timedata.influx.lineprotocol import Conflict
 from openems.backend.timedata.influx.statements import Table
 from openems.backend.timedata.spool import Refused, TryLater
+from openems.http.concurrency import Busy
 
 CONFLICT = (
     'partial write: field type conflict: input field "a0/B" on measurement "data" is type integer, already exists as'

@@ -10,8 +10,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from openems.backend.authentication.concurrency import Busy, Concurrency
-from openems.backend.authentication.exchange import Exchange, ExchangeError, encoded, form_body, is_local
+from openems.http.concurrency import Busy, Concurrency
+from openems.http.exchange import Exchange, ExchangeError, encoded, form_body, is_local
 
 reactor: Any = _reactor
 

@@ -1,4 +1,5 @@
-"""HTTP with identity providers: one request, one bounded reply, one deadline for all of it (auth.md S4, S20 to S22).
+"""HTTP with servers that others run, as identity providers and Odoo: one request, one bounded reply, one deadline for
+all of it (auth.md S4, S20 to S22).
 
 - The deadline covers waiting for a turn, connecting, headers and body.
 - A request is never repeated: what may have arrived may have had an effect.
@@ -19,19 +20,16 @@ from urllib.parse import quote, urlsplit
 import msgspec
 import treq.client
 from treq.cookies import IndexableCookieJar
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
-from twisted.web.http import PotentialDataLoss
+from twisted.web.client import Agent, HTTPConnectionPool
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
-from zope.interface import implementer
 
-from openems.backend.authentication.concurrency import Busy, Concurrency
-from openems.backend.authentication.redact import hide, is_secret, redacted, redacted_text
+from openems.common.redact import hide, is_secret, redacted, redacted_text
+from openems.http.body import Bytes, TooLong, body_of
+from openems.http.concurrency import Busy, Concurrency
 
 #: Seconds for one exchange, and for connecting within it.
 TIMEOUT = 10.0
@@ -89,62 +87,6 @@ class Reply(msgspec.Struct, frozen=True):
         return value
 
 
-@implementer(IBodyProducer)
-class _Bytes:
-    """A small body, written at once and not by and by."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.length = len(data)
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:
-        consumer.write(self._data)
-        return succeed(None)
-
-    def pauseProducing(self) -> None: ...
-
-    def resumeProducing(self) -> None: ...
-
-    def stopProducing(self) -> None: ...
-
-
-class _Body(Protocol):
-    """Collects at most ``limit`` bytes."""
-
-    def __init__(self, limit: int, done: Deferred[bytes]) -> None:
-        self._limit = limit
-        self._done: Deferred[bytes] | None = done
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size <= self._limit:
-            self._parts.append(data)
-            return
-        self._parts.clear()
-        self._end(Failure(OverflowError()))
-        self.stop()
-
-    def connectionLost(self, reason: Any = None) -> None:
-        self._end(b"".join(self._parts) if reason is None or reason.check(ResponseDone, PotentialDataLoss) else reason)
-
-    def stop(self) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
-
-    def give_up(self) -> None:
-        """Whoever waits has been told otherwise."""
-        self._done = None
-        self.stop()
-
-    def _end(self, result: Any) -> None:
-        if self._done is not None:
-            done, self._done = self._done, None
-            if not done.called:
-                done.callback(result)
-
-
 class _Pool(HTTPConnectionPool):
     # Without two lines in the log for each connection.
     _factory: Any = type("_QuietFactory", (HTTPConnectionPool._factory,), {"noisy": False})
@@ -187,7 +129,7 @@ class Exchange:
             agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT, pool=pool)
         # Cookies of one user's login must not travel with another's.
         nothing = IndexableCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
-        self._client = treq.client.HTTPClient(agent, cookiejar=nothing, data_to_body_producer=_Bytes)
+        self._client = treq.client.HTTPClient(agent, cookiejar=nothing, data_to_body_producer=Bytes)
 
     async def close(self) -> None:
         """Ends what is under way and the idle connections; nothing can be asked any more."""
@@ -240,7 +182,7 @@ class Exchange:
                 method, url, headers=Headers({k: [v] for k, v in given.items()}), data=data, allow_redirects=False,
                 unbuffered=True,
             )  # fmt: skip
-            body = await _body(response, max_body)
+            body = await body_of(response, max_body)
             names = {
                 name.decode("latin-1").lower(): values[-1].decode("latin-1")
                 for name, values in response.headers.getAllRawHeaders()
@@ -272,7 +214,7 @@ class Exchange:
             raise self._failed("busy", where, sent=False) from None
         except DeferredTimeout:
             raise self._failed("timeout", where, sent=sent) from None
-        except OverflowError:
+        except TooLong:
             raise self._failed("too large", where, f"more than {max_body} bytes") from None
         except Exception as e:
             # Only the kind: texts of the client may hold the request.
@@ -293,17 +235,6 @@ class Exchange:
     def _failed(self, kind: str, where: str, detail: str = "", *, sent: bool = True) -> ExchangeError:
         self.failures += 1
         return ExchangeError(kind, where, detail, sent=sent)
-
-
-def _body(response: Any, limit: int) -> Deferred[bytes]:
-    collector: _Body
-    done: Deferred[bytes] = Deferred(lambda _: collector.give_up())
-    collector = _Body(limit, done)
-    length = response.length
-    if isinstance(length, int) and length > limit:
-        collector.dataReceived(b"\0" * (limit + 1))
-    response.deliverBody(collector)
-    return done
 
 
 def _kind(error: BaseException) -> str:

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.ui.ratelimit import PerPeer, TokenBucket
+from openems.common.ratelimit import PerPeer, TokenBucket
 
 
 class TokenBucketTest(SynchronousTestCase):
