@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from openems.application.config import Configuration
+from openems.application.config import BadConfiguration, Configuration
 
 POSTGRES = ("psycopg2", "txpostgres")
 
@@ -17,7 +17,13 @@ def missing(configuration: Configuration, find: Callable[[str], object | None] =
     needing += ["[metadata.odoo]"] if configuration.metadata_odoo else []
     if not absent:
         return []
-    return [
-        f"{section} needs the PostgreSQL driver: pip install 'openems-backend[postgres]' ({', '.join(absent)} missing)"
-        for section in needing
-    ]
+    detail = f"{', '.join(absent)} missing"
+    return [_text(section, detail) for section in needing]
+
+
+def refusal(section: str, error: ImportError) -> BadConfiguration:
+    return BadConfiguration("configuration", [_text(section, str(error))])
+
+
+def _text(section: str, detail: str) -> str:
+    return f"{section} needs the PostgreSQL driver: pip install 'openems-backend[postgres]' ({detail})"

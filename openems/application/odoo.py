@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from openems.application.config import BadConfiguration
+from openems.application import drivers
 from openems.application.config.metadata import MetadataOdoo
 from openems.backend.events import EventBus
 
@@ -50,10 +50,9 @@ def odoo_of(
     now: Callable[[], int],
     observe: Callable[[str, str, float], None] | None = None,
 ) -> OdooMetadata:
-    """Raises :class:`BadConfiguration` where the PostgreSQL driver is not installed."""
+    """Raises :class:`openems.application.config.BadConfiguration` where the PostgreSQL driver is not installed."""
     try:
         from openems.backend.metadata.odoo.provider import OdooMetadata
     except ImportError as error:
-        text = f"[metadata.odoo] needs the PostgreSQL driver: pip install 'openems-backend[postgres]' ({error})"
-        raise BadConfiguration("configuration", [text]) from None
+        raise drivers.refusal("[metadata.odoo]", error) from None
     return OdooMetadata(settings_of(section), events, reactor=reactor, now=now, observe=observe)

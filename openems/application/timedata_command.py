@@ -22,6 +22,7 @@ from openems.application.progress import Bar
 from openems.application.sqlite import database_of, sqlite_of
 from openems.application.timescaledb import timescaledb_of
 from openems.backend.timedata.export import Finding, sharing_a_number
+from openems.backend.timedata.sqlite import leftover
 from openems.backend.timedata.sqlite.export import SqliteExport
 from openems.backend.timedata.transfer import State, Transfer, load_state
 from openems.common.resolution import milliseconds
@@ -40,12 +41,16 @@ class Unusable(Exception):
 
 
 class Opened:
-    """A provider of the configuration: itself, what reads it out (or None), and how it is checked."""
+    """A provider of the configuration: itself, what reads it out (or None), and how it is checked. ``complete()``: it
+    can be read out as it is, without being started; the backend may be writing it."""
 
-    def __init__(self, provider: Any, export: Any, check: Check, reactor: Any) -> None:
+    def __init__(
+        self, provider: Any, export: Any, check: Check, reactor: Any, complete: Callable[[], bool] = lambda: False
+    ) -> None:
         self.provider = provider
         self.export = export
         self.check = check
+        self.complete = complete
         self._reactor = reactor
 
     async def start(self) -> None:
@@ -69,8 +74,9 @@ class Opened:
 
 def _sqlite(section: TimedataSqlite, configuration: Configuration, reactor: Any) -> Opened:
     provider = sqlite_of(section, Path(configuration.backend.state_dir), reactor=reactor, now=now)
-    export = SqliteExport(database_of(section, Path(configuration.backend.state_dir)))
-    return Opened(provider, export, export.check, reactor)
+    path = database_of(section, Path(configuration.backend.state_dir))
+    export = SqliteExport(path)
+    return Opened(provider, export, export.check, reactor, lambda: not os.path.exists(leftover.path_of(path)))
 
 
 def _timescaledb(section: TimedataTimescaledb, configuration: Configuration, reactor: Any) -> Opened:
@@ -124,7 +130,8 @@ async def copy(
     if source.export is None:
         print(f"{options.source} cannot be read out", file=sys.stderr)
         return 1
-    await source.start()
+    if not source.complete():
+        await source.start()
     try:
         # What its last run had no time to write belongs to it.
         await source.flush()

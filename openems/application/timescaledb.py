@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from openems.application.config import BadConfiguration
+from openems.application import drivers
 from openems.application.config.history import TimedataTimescaledb
 from openems.backend.timedata.plausibility import ChannelFilter
 
@@ -17,14 +17,11 @@ if TYPE_CHECKING:
 def timescaledb_of(
     section: TimedataTimescaledb, state_dir: Path, *, reactor: Any, now: Callable[[], int], stop_patience: float = 3.0
 ) -> TimescaledbTimedata:
-    """Raises :class:`BadConfiguration` where the PostgreSQL driver is not installed."""
+    """Raises :class:`openems.application.config.BadConfiguration` where the PostgreSQL driver is not installed."""
     try:
         from openems.backend.timedata.timescaledb.provider import TimescaledbTimedata
     except ImportError as error:
-        text = (
-            f"[[timedata.timescaledb]] needs the PostgreSQL driver: pip install 'openems-backend[postgres]' ({error})"
-        )
-        raise BadConfiguration("configuration", [text]) from None
+        raise drivers.refusal("[[timedata.timescaledb]]", error) from None
     options: dict[str, str] = {"sslmode": section.sslmode} if section.sslmode else {}
     if section.sslrootcert:
         options["sslrootcert"] = section.sslrootcert

@@ -94,7 +94,7 @@ class Failed(msgspec.Struct, frozen=True):
 Message = Request | Notification | Success | Failed
 
 
-class _Envelope(msgspec.Struct):
+class Envelope(msgspec.Struct):
     id: Raw | UnsetType = UNSET
     method: Raw | UnsetType = UNSET
     params: Raw | UnsetType = UNSET
@@ -103,18 +103,18 @@ class _Envelope(msgspec.Struct):
     timeout: Raw | UnsetType = UNSET
 
 
-_decode_envelope = msgspec.json.Decoder(_Envelope).decode
+decode_envelope = msgspec.json.Decoder(Envelope).decode
 
 
 def parse(text: bytes | str) -> Message:
     """Classify one text (wire.md 1.2). Raises :class:`Malformed`."""
     data = text.encode() if isinstance(text, str) else text
     try:
-        envelope = _decode_envelope(data)
+        envelope = decode_envelope(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         data = _lenient(data)
         try:
-            envelope = _decode_envelope(data)
+            envelope = decode_envelope(data)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as e:
             raise Malformed(OpenemsError(errors.JSON_PARSE_FAILED, str(e), _excerpt(data))) from None
     try:
@@ -415,7 +415,7 @@ def boolean_of(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _classify(envelope: _Envelope, data: bytes) -> Message:
+def _classify(envelope: Envelope, data: bytes) -> Message:
     # Raw is falsy-safe only by identity: an absent member is UNSET, an explicit null is Raw(b"null").
     if envelope.method is not UNSET and envelope.params is not UNSET:
         method = loads(envelope.method)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from openems.application import config, felix
 from openems.application.alerting import alerting_of, delivery_of, mailer_of, sender_of
 from openems.application.backend import Backend
 from openems.application.config import BadConfiguration, Configuration
+from openems.application.odoo import odoo_of
 from openems.backend.alerting.store import FileStore
 from openems.backend.events import EventBus
 from openems.backend.mail.message import key_of
@@ -144,6 +146,27 @@ class OwnFile(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(store.flush()))
         self.assertEqual(self.store(path, clock).pending_alerts(), {})
         self.assertEqual(clock.getDelayedCalls(), [])
+
+    def test_last_notifications_go_where_the_settings_are(self) -> None:
+        told: list[tuple[Any, ...]] = []
+        stamps = SimpleNamespace(set_last_notification=lambda *where, **when: told.append((*where, when)))
+        FileStore(self.mktemp(), reactor=Clock(), stamps=stamps).set_last_notification("edge0", "mia", offline=5)
+        self.assertEqual(told, [("edge0", "mia", {"offline": 5, "sum_state": None})])
+        FileStore(self.mktemp(), reactor=Clock()).set_last_notification("edge0", "mia", offline=5)
+
+    def test_only_of_a_mailer_of_our_own(self) -> None:
+        """Odoo's addon notes what Odoo sent."""
+        for sections, keeps in ((f"[alerting]\n[mail.smtp]\n{MINIMAL}", True), ("[alerting]\n", False)):
+            configuration = config.parse(
+                f"[metadata.odoo]\nodooPassword = 'a'\npgPassword = 'b'\ndatabase = 'c'\n{sections}", "f.toml"
+            )
+            metadata = odoo_of(configuration.metadata_odoo, EventBus(), reactor=Clock(), now=lambda: 0)
+            clocks: Any = {"reactor": Clock(), "now": lambda: 0}
+            mailer = mailer_of(configuration, metadata, Path(self.mktemp()), **clocks)
+            service = alerting_of(configuration, metadata, mailer, EventBus(), Path(self.mktemp()), **clocks)
+            assert service is not None
+            service._store.set_last_notification("edge0", "mia", offline=5)
+            self.assertIs(service._store._stamps, metadata if keeps else None)
 
     def test_a_broken_file_is_set_aside(self) -> None:
         path = self.mktemp()

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 ROOT = Path(__file__).parents[2]
 OURS = {"openems", "tests", "services", "bench"}
 #: What a service installs for itself, beside the interpreter of the tests; what is looked for and done without.
-ELSEWHERE = {"services": {"aiosmtpd"}, "tests": {"atheris"}}
+ELSEWHERE = {"services": {"aiosmtpd"}, "tests": {"atheris", "pytest"}}
 BOUND = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)>=([0-9][0-9.]*)$")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 import time
@@ -80,6 +81,7 @@ class CopyTests(CommandCase):
         lite.provider.write("edge5", DataNotification(DataKind.TIMESTAMPED, rows))
         lite.provider.write("fems5", DataNotification(DataKind.TIMESTAMPED, rows))
         await lite.provider.stop()
+        before = os.stat(lite.export._path).st_mtime_ns
         words = ("--config", str(path), "--from", "lite", "--to", "big")
         done = self.command("copy", *words, "--edges", "edge5")
         self.assertEqual((0, ""), (done.returncode, done.stderr), done.stdout)
@@ -95,6 +97,7 @@ class CopyTests(CommandCase):
         self.assertIn("edges edge5, fems5 share the number 5", done.stdout)
         self.assertIn("postgres may read and write", done.stdout)
         self.assertIn("set rawRetentionDays", done.stdout)
+        self.assertEqual(before, os.stat(lite.export._path).st_mtime_ns, "the source was opened for writing")
         done = self.command("check", "--config", str(path), "lite")
         self.assertEqual((0, ""), (done.returncode, done.stderr), done.stdout)
         self.assertIn("2 edges, 4 channels", done.stdout)

@@ -140,6 +140,8 @@ class Live(TestCase):
 
     async def serve(self, **options: Any) -> int:
         self.server = WebSocketServer("Test", Endpoint, reactor=reactor, **options)
+        # --until-failure uses this object again.
+        self.addCleanup(delattr, self, "server")
         self.addCleanup(lambda: defer.ensureDeferred(self.server.stop(None)))
         return await self.server.listen(0, "127.0.0.1")
 

@@ -29,16 +29,6 @@ class BadEnvelope(Exception):
         self.id = id
 
 
-class _Envelope(msgspec.Struct):
-    id: Raw | UnsetType = UNSET
-    method: Raw | UnsetType = UNSET
-    params: Raw | UnsetType = UNSET
-    result: Raw | UnsetType = UNSET
-    error: Raw | UnsetType = UNSET
-    timeout: Raw | UnsetType = UNSET
-
-
-_decode = msgspec.json.Decoder(_Envelope).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -50,7 +40,7 @@ def parse(body: bytes, new_id: Callable[[], str] = jsonrpc.new_id) -> Request:
     """
     body = body.removeprefix(_BOM)
     try:
-        envelope = _decode(body)
+        envelope = jsonrpc.decode_envelope(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise BadEnvelope(_reason(body)) from None
     # What the decoder skips and is passed on unread must be text, too.
@@ -69,7 +59,7 @@ def parse(body: bytes, new_id: Callable[[], str] = jsonrpc.new_id) -> Request:
         raise BadEnvelope(e, request_id or NIL_ID) from None
 
 
-def _request(envelope: _Envelope, body: bytes, request_id: str | None, new_id: Callable[[], str]) -> Request:
+def _request(envelope: jsonrpc.Envelope, body: bytes, request_id: str | None, new_id: Callable[[], str]) -> Request:
     if envelope.method is UNSET:
         if envelope.result is not UNSET or envelope.error is not UNSET:
             raise generic("Only JSON-RPC Request is supported here.")

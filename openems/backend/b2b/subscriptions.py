@@ -20,22 +20,14 @@ import orjson
 from twisted.logger import Logger
 
 from openems.common.data import Value
+from openems.websocket.connected import SLOW, Connected
 
 PERIOD = 2.0
 #: Seconds for which a text is taken for the values of now.
 FRESH = 0.1
-#: Bytes waiting in a connection from which on its reader is slow.
-SLOW = 256 * 1024
+
 
 _HEAD = b'{"jsonrpc":"2.0","method":"edgesCurrentData","params":'
-
-
-class Connected(Protocol):
-    """What is needed of :class:`openems.websocket.peer.Connection`."""
-
-    @property
-    def waiting(self) -> int: ...
-    def send(self, text: bytes) -> bool: ...
 
 
 class Values(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,19 +14,19 @@ from zope.interface import implementer
 from openems.backend.b2b.credentials import Credentials
 from openems.backend.b2b.methods import label
 from openems.backend.b2b.session import NAME, Session
-from openems.backend.b2b.subscriptions import SLOW, Content, Subscriptions
+from openems.backend.b2b.subscriptions import Content, Subscriptions
 from openems.backend.events import EdgesChanged, EventBus
 from openems.backend.interfaces import IDebugLoggable, IEdgeManager, IJsonRpcRequestHandler, IMetadata
 from openems.backend.models import User
+from openems.backend.rounds import TICK, Rounds
 from openems.common.jsonrpc import Request
 from openems.common.ratelimit import PerPeer
+from openems.websocket.connected import SLOW
 from openems.websocket.peer import Connection
 from openems.websocket.proxies import TrustedProxies
 from openems.websocket.server import WebSocketServer
 
-#: Seconds between two looks at sessions, and for one pass over the roles of all; sessions checked in any case.
-TICK = 1.0
-ROLE_CHECK = 10.0
+#: Sessions that are looked after in one tick in any case.
 CHECKS_AT_ONCE = 20
 #: Seconds after which a session's user is asked for again, and how many of them in one tick.
 REVALIDATION = 900.0
@@ -94,8 +93,7 @@ class Backend2BackendWebsocket:
             admits=_is_no_foreign_page,
         )
         self._started = False
-        self._to_check: deque[Session] = deque()
-        self._next_pass = 0.0
+        self._rounds: Rounds[Session] = Rounds(self.sessions.values, CHECKS_AT_ONCE)
         self._tick_loop = LoopingCall(self._tick)
         self._tick_loop.clock = reactor
         self._events = events
@@ -197,19 +195,13 @@ class Backend2BackendWebsocket:
     # --- the tick
 
     def _edges_changed(self, _: EdgesChanged) -> None:
-        # With the next tick, so that a burst of events costs one pass.
-        self._to_check.clear()
-        self._next_pass = 0.0
+        self._rounds.restart()
 
     def _tick(self) -> None:
-        """A part of the sessions, so that one pass over all ends in time without a pause of the reactor."""
+        """Roles and users of whoever's turn it is."""
         now = self.reactor.seconds()
-        if not self._to_check and now >= self._next_pass:
-            self._next_pass = now + ROLE_CHECK
-            self._to_check.extend(self.sessions.values())
         revalidations = REVALIDATIONS_AT_ONCE
-        for _ in range(min(len(self._to_check), max(CHECKS_AT_ONCE, len(self.sessions) // int(ROLE_CHECK / TICK)))):
-            session = self._to_check.popleft()
+        for session in self._rounds.tick(now):
             try:
                 session.check_roles()
             except Exception:

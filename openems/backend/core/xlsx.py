@@ -180,7 +180,8 @@ def split(value: float | None) -> tuple[float | None, float | None]:
 
 
 def _number(value: Value) -> float | int | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and value == value else None
+    # What is no number compares false; infinity is none for a spreadsheet either.
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300 else None
 
 
 def workbook(

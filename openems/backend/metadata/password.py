@@ -29,6 +29,7 @@ from openems.backend.metadata.file.users import ADMIN
 from openems.backend.metadata.throttle import SUSPECT, Places, Throttle
 from openems.backend.models import Authenticated
 from openems.common import errors
+from openems.common.digest import keyed
 from openems.common.errors import OpenemsError
 from openems.websocket.proxies import host_of
 
@@ -128,7 +129,7 @@ class PasswordService:
         if len(username) > MAX_LOGIN or len(password) > MAX_PASSWORD:
             raise self._refusal()
         login, address = username.strip().lower(), host_of(remote)
-        attempt = self._digest(login, address, password)
+        attempt = keyed(self._salt, login, address, password)
         if not self._metadata.initialized:
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
         if not self._metadata.logins_checked:
@@ -177,13 +178,6 @@ class PasswordService:
     def _refusal(self) -> OpenemsError:
         self.refused += 1
         return OpenemsError(errors.COMMON_AUTHENTICATION_FAILED)
-
-    def _digest(self, *parts: str) -> bytes:
-        digest = hashlib.blake2b(key=self._salt, digest_size=32)
-        for part in parts:
-            data = part.encode("utf-8", "surrogatepass")
-            digest.update(b"%d:%b" % (len(data), data))
-        return digest.digest()
 
     def _still_good(self, attempt: bytes) -> _Remembered | None:
         """What is remembered of this login, if its session is still open; it ends with a change of the password."""

@@ -7,7 +7,7 @@ error and TCP is dropped without a Close frame: after a clean close the UI would
 from __future__ import annotations
 
 import random as random_
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -30,23 +30,22 @@ from openems.backend.interfaces import (
     IMetadata,
     IUiWebsocket,
 )
+from openems.backend.rounds import TICK, Rounds
 from openems.backend.ui.login import Logins
 from openems.backend.ui.session import Session
-from openems.backend.ui.subscriptions import SLOW, Subscriptions, edge_rpc
+from openems.backend.ui.subscriptions import Subscriptions, edge_rpc
 from openems.common import errors
 from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Notification
 from openems.common.ratelimit import PerPeer
+from openems.websocket.connected import SLOW
 from openems.websocket.peer import Connection
 from openems.websocket.proxies import TrustedProxies
 from openems.websocket.server import MAX_MESSAGE_SIZE, WebSocketServer
 
 NAME = "Ui.Websocket"
 ID = "uiwebsocket0"
-#: Seconds between two looks at watchers that were behind, and for one pass over the roles of all subscriptions; the
-#: sessions that are checked in one tick in any case.
-TICK = 1.0
-ROLE_CHECK = 10.0
+#: Sessions that are looked after in one tick in any case; watchers that were behind are with each.
 CHECKS_AT_ONCE = 100
 #: Seconds after which a session's user is asked for again, and how many of them in one tick.
 REVALIDATION = 900.0
@@ -57,6 +56,11 @@ RETRY = 5.0
 FLUSH = 1.0
 FLUSH_STEP = 0.05
 MAX_CONNECTIONS = 20_000
+#: Sessions that a user keeps though all places are taken; of more the oldest makes room: anybody may register, and one
+#: must not take the places of all.
+FAIR_SHARE = 100
+#: Bytes that may wait for a slow reader before his connection is dropped.
+SEND_LIMIT = 16 * 1024 * 1024
 
 
 @implementer(IUiWebsocket, IDebugLoggable)
@@ -110,6 +114,8 @@ class UiWebsocket:
         )
         self.subscriptions = Subscriptions(self.edge_manager, slow=slow)
         self.sessions: dict[str, Session] = {}
+        #: Sessions of each user that is logged in.
+        self.users: Counter[str] = Counter()
         self.stopping = False
         self.setup_attempts = PerPeer(10 / 60, burst=10)
         #: Requests refused with 4005, notifications dropped, system-log lines not sent to slow readers, connections
@@ -127,12 +133,12 @@ class UiWebsocket:
             self.endpoint,
             reactor=reactor,
             max_message_size=max_message_size,
+            send_limit=SEND_LIMIT,
             proxies=proxies,
             admits=self._admits,
         )
         self._started = False
-        self._to_check: deque[Session] = deque()
-        self._next_pass = 0.0
+        self._rounds: Rounds[Session] = Rounds(self.sessions.values, CHECKS_AT_ONCE)
         self._tick_loop = LoopingCall(self._tick)
         self._tick_loop.clock = reactor
         self._events = events
@@ -221,14 +227,34 @@ class UiWebsocket:
             return False
         if len(self.sessions) >= self._max_connections:
             self.refused += 1
-            # Sessions are in the order of their coming. Nobody keeps users out by connecting and staying silent.
-            stranger = next((other for other in self.sessions.values() if other.user is None), None)
-            if stranger is None:
+            other = self._in_the_way()
+            if other is None:
                 return False
-            stranger.end("a stranger, and all places are taken")
-            self.forget(stranger)
+            other.end("")
+            self.forget(other)
         self.sessions[session.id] = session
         return True
+
+    def _in_the_way(self) -> Session | None:
+        """Who has to make room: the stranger who has been there for longest, else the oldest session of the user who
+        has the most. Nobody keeps others out by taking all places."""
+        # They are in the order of their coming.
+        stranger = next((session for session in self.sessions.values() if session.user is None), None)
+        if stranger is not None:
+            return stranger
+        if not self.users:
+            return None
+        user_id, number = max(self.users.items(), key=lambda entry: entry[1])
+        if number <= FAIR_SHARE:
+            return None
+        return next(
+            (session for session in self.sessions.values() if session.user and session.user.user_id == user_id), None
+        )
+
+    def logged_out(self, user_id: str) -> None:
+        self.users[user_id] -= 1
+        if not self.users[user_id]:
+            del self.users[user_id]
 
     def forget(self, session: Session) -> None:
         self.sessions.pop(session.id, None)
@@ -283,20 +309,13 @@ class UiWebsocket:
             self._log.failure("{name}: tick failed", name=NAME)
 
     def _edges_changed(self, _: EdgesChanged) -> None:
-        # With the next tick, so that a burst of events costs one pass.
-        self._to_check.clear()
-        self._next_pass = 0.0
+        self._rounds.restart()
 
     def _check_sessions(self) -> None:
-        """Roles and users of a part of the sessions, so that one pass over all ends in time without a pause of the
-        reactor; a new pass begins when the last one is over and ``ROLE_CHECK`` has passed, or edges changed."""
+        """Roles and users of whoever's turn it is."""
         now = self.reactor.seconds()
-        if not self._to_check and now >= self._next_pass:
-            self._next_pass = now + ROLE_CHECK
-            self._to_check.extend(self.sessions.values())
         revalidations = REVALIDATIONS_AT_ONCE
-        for _ in range(min(len(self._to_check), max(CHECKS_AT_ONCE, len(self.sessions) // int(ROLE_CHECK / TICK)))):
-            session = self._to_check.popleft()
+        for session in self._rounds.tick(now):
             if session.user is None:
                 continue
             try:

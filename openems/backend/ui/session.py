@@ -207,8 +207,10 @@ class Session:
         self.changed(user, changed)
 
     def end(self, reason: str) -> None:
-        """By dropping TCP, without a Close frame: the UI comes back then, and has to log in."""
-        self._log.info("{session}: dropped, {reason}", session=str(self), reason=reason)
+        """By dropping TCP, without a Close frame: the UI comes back then, and has to log in. Without a reason: no line,
+        strangers can cause any number of these."""
+        if reason:
+            self._log.info("{session}: dropped, {reason}", session=str(self), reason=reason)
         if self.token is not None:
             self.server.logins.connection_closed(self.token)
         self._forget_user()
@@ -288,6 +290,7 @@ class Session:
         if self._closed:
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
         self._forget_user()
+        self.server.users[logged_in.user.user_id] += 1
         self.user, self.token = logged_in.user, logged_in.token
         self.connection.trust()
         self.validated = self.since = self.server.reactor.seconds()
@@ -321,6 +324,8 @@ class Session:
         if self.system_logs:
             self.system_logs.clear()
             self.server.edge_manager.unsubscribe_system_logs(self.id)
+        if self.user is not None:
+            self.server.logged_out(self.user.user_id)
         self.user = None
         self.token = None
         self._code_result = None

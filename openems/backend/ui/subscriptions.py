@@ -20,17 +20,7 @@ import orjson
 
 from openems.common import jsonrpc
 from openems.common.data import Value
-
-#: Bytes waiting in a connection from which on its reader is slow.
-SLOW = 256 * 1024
-
-
-class Connected(Protocol):
-    """What is needed of :class:`openems.websocket.peer.Connection`."""
-
-    @property
-    def waiting(self) -> int: ...
-    def send(self, text: bytes) -> bool: ...
+from openems.websocket.connected import SLOW, Connected
 
 
 class Values(Protocol):

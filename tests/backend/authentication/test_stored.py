@@ -79,6 +79,7 @@ class Logins(WithKeycloak):
     def path(self) -> str:
         if not hasattr(self, "_path"):
             self._path = os.path.abspath(self.mktemp())
+            self.addCleanup(delattr, self, "_path")
         return self._path
 
     def log_in_by_password(self) -> Any:

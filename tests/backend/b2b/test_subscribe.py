@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.b2b import websocket
 from openems.backend.events import EdgesChanged
+from openems.backend.rounds import ROUND, TICK
 from openems.common.errors import OpenemsError
 from openems.common.role import Role
 from tests.backend.b2b.sockets import WebsocketWorld, ask, subscribe, values
@@ -113,7 +114,7 @@ class RoleTest(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.world = WebsocketWorld()
-        self.world.server._tick_loop.start(websocket.TICK, now=False)
+        self.world.server._tick_loop.start(TICK, now=False)
         self.world.server._unsubscribe = self.world.events.subscribe(EdgesChanged, self.world.server._edges_changed)
         self.connection = self.world.connect()
         subscribe(self.connection, 1, ["edge4", "edge7"], SOC)
@@ -122,10 +123,10 @@ class RoleTest(SynchronousTestCase):
 
     def test_role_withdrawn_and_given_back(self) -> None:
         del self.world.metadata.roles["edge4"]
-        self.world.seconds(websocket.ROLE_CHECK + 2)
+        self.world.seconds(ROUND + 2)
         self.assertEqual(values(self.connection)[-1], {"edge7": {"_sum/EssSoc": None}})
         self.world.metadata.roles["edge4"] = Role.GUEST
-        self.world.seconds(websocket.ROLE_CHECK + 2)
+        self.world.seconds(ROUND + 2)
         self.assertEqual(sorted(values(self.connection)[-1]), ["edge4", "edge7"])
 
     def test_with_a_change_of_edges_at_once(self) -> None:

@@ -29,9 +29,7 @@ def written() -> Writes:
 
 
 class Provider:
-    def __init__(
-        self, id: str, numbers: Mapping[str, Any], answer: Any = None, writes: Writes | None = None
-    ) -> None:
+    def __init__(self, id: str, numbers: Mapping[str, Any], answer: Any = None, writes: Writes | None = None) -> None:
         self.id = id
         self.writes = writes
         self.numbers = numbers
@@ -72,10 +70,8 @@ class TestTimedata(SynchronousTestCase):
 
     def test_writes(self) -> None:
         never = Writes(lambda: 0.0, lambda: 0)
-        collector = self.collector(
-            Provider("timedata0", {}, writes=written()), Provider("timedata1", {}, writes=never), Provider("archive", {})
-        )
-        got = values(collector.collect())
+        writing = (Provider("timedata0", {}, writes=written()), Provider("timedata1", {}, writes=never))
+        got = values(self.collector(*writing, Provider("archive", {})).collect())
         last = "timedata_last_write_success_timestamp_seconds"
         self.assertEqual(got[(last, "timedata0")], 1_700_000_000)
         self.assertEqual([key for key in got if key[0] == last], [(last, "timedata0")])

@@ -81,6 +81,8 @@ class TestBackend(TestCase):
                 "metadata.file": {"path": os.path.join(self.state, "metadata.json")},
                 "timedata.dummy": [{}],
                 "metrics.prometheus": {"port": self.port},
+                "alerting": {},
+                "mail.smtp": {"host": "127.0.0.1", "fromAddress": "ems@example.org"},
             }
         )
         made = Backend(config.parse(text, "test"), reactor=reactor, now=now_milliseconds)
@@ -99,7 +101,9 @@ class TestBackend(TestCase):
         failed = {entry["component"] for entry in json.loads(body)["failed"]}
         self.assertEqual((code, failed), (503, {"Metadata", "edge", "ui.websocket"}))
         self.assertEqual((await self.ask("/-/healthy"))[0], 200)
-        self.assertIn(b"openems_backend_metadata_initialized 0.0\n", (await self.ask("/metrics"))[1])
+        metrics = (await self.ask("/metrics"))[1]
+        self.assertIn(b"openems_backend_metadata_initialized 0.0\n", metrics)
+        self.assertIn(b'openems_backend_mails_total{result="sent",template="alerting_offline"} 0.0\n', metrics)
         create_demo_file(
             os.path.join(self.state, "metadata.json"), "pass word", [("edge0", "key-of-edge-0-0123456789")]
         )

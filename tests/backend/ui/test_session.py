@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,12 +14,11 @@ from zope.interface.verify import verifyObject
 from openems.backend.events import EdgesChanged
 from openems.backend.interfaces import IEndpoint
 from openems.backend.models import SetupProtocolCoreInfo, UserAlertingSettings
-from openems.backend.ui.labels import label
 from openems.backend.ui.methods.subscriptions import MAX_CHANNELS
 from openems.backend.ui.parameters import GENERATED_ALPHABET
 from openems.common import errors, jsonrpc
 from openems.common.errors import OpenemsError
-from openems.common.jsonrpc import Notification, Request
+from openems.common.jsonrpc import Notification
 from openems.common.role import Language, Level, Role
 from tests.backend.ui.world import ID, INNER, World, failed, ok, payload
 
@@ -556,43 +557,27 @@ class SetupTest(SynchronousTestCase):
         other.ask("authenticateWithToken", {"token": "token-1"})
         self.assertEqual(other.ask("getSetupProtocol", params)["error"]["code"], 1002)
 
+    def protocols_listed_while(self, change: Callable[[], None]) -> bool:
+        listed: Deferred[Any] = Deferred()
 
-class LabelTest(SynchronousTestCase):
-    """ui.md 20 T2, with a bounded set of names"""
+        async def later(edge_id: str) -> Any:
+            return await listed
 
-    def label(self, method: str, params: Any) -> str:
-        return label(Request(method, jsonrpc.raw(params), ID))
+        self.world.metadata.roles["edge0"] = Role.OWNER
+        self.patch(self.world.metadata, "get_setup_protocols_core_info", later)
+        self.ui.send("getProtocolsCoreInfo", {"edgeId": "edge0"})
+        change()
+        listed.callback([SetupProtocolCoreInfo(815, None, None)])
+        return 815 in self.ui.session.protocols
 
-    def test_labels(self) -> None:
-        def nested(*methods: str) -> dict[str, Any]:
-            params: dict[str, Any] = {}
-            for method in reversed(methods):
-                params = {"payload": {"method": method, "params": params}}
-            return params
+    def test_protocols_are_the_users_who_asked(self) -> None:
+        session = self.ui.session
 
-        self.assertEqual(self.label("getEdges", {}), "getEdges")
-        self.assertEqual(self.label("fooBar", {}), "other")
-        self.assertEqual(self.label("edgeRpc", nested("getEdgeConfig")), "edgeRpc/getEdgeConfig")
-        self.assertEqual(
-            self.label("edgeRpc", nested("componentJsonApi", "getApps")), "edgeRpc/componentJsonApi/getApps"
-        )
-        self.assertEqual(self.label("edgeRpc", nested("x" * 10_000)), "edgeRpc/other")
-        self.assertEqual(self.label("edgeRpc", nested("componentJsonApi", "x")), "edgeRpc/componentJsonApi/other")
-        self.assertEqual(self.label("edgeRpc", nested("edgeRpc", "edgeRpc")), "edgeRpc/other")
-        self.assertEqual(
-            self.label("authenticateWithOAuth", nested("getTokenByCode")), "authenticateWithOAuth/getTokenByCode"
-        )
-        for params in ({}, {"payload": 1}, {"payload": {"method": 1}}):
-            self.assertEqual(self.label("edgeRpc", params), "edgeRpc")
+        def another() -> None:
+            session.user = replace(session.user, user_id="another")
 
-    def test_observed(self) -> None:
-        seen: list[tuple[str, float]] = []
-        world = World(observe=lambda method, seconds: seen.append((method, seconds)))
-        ui = world.login()
-        ui.ask("fooBar")
-        slow: Deferred[Any] = Deferred()
-        world.handler.answers["getEdgesStatus"] = slow
-        ui.send("getEdgesStatus", {})
-        world.clock.advance(1.5)
-        slow.callback({})
-        self.assertEqual(seen, [("authenticateWithPassword", 0.0), ("other", 0.0), ("getEdgesStatus", 1.5)])
+        def settings() -> None:
+            self.ui.ask("updateUserSettings", {"settings": {"theme": "dark"}})
+
+        self.assertFalse(self.protocols_listed_while(another))
+        self.assertTrue(self.protocols_listed_while(settings))

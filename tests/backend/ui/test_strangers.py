@@ -10,6 +10,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from openems.backend.models import User
+from openems.backend.ui import server
 from openems.backend.ui.session import MAX_LOGINS, MESSAGE_OF_STRANGER, WAITING_OF_STRANGER
 from openems.common import errors
 from tests.backend.ui.world import ID, World
@@ -82,6 +84,24 @@ class InMemory(SynchronousTestCase):
         nobody = world.connect()
         self.assertTrue(nobody.connection.dropped, "users keep theirs")
         self.assertEqual((len(world.server.sessions), world.server.refused), (3, 3))
+
+    def test_one_user_does_not_keep_the_others_out(self) -> None:
+        """Where all places are taken by users, the oldest session of the one with the most makes room."""
+        self.patch(server, "FAIR_SHARE", 2)
+        world = World(max_connections=4)
+        world.metadata.users["sub-bob"] = User(id="bob", user_id="sub-bob", name="Bob")
+        bob = world.connect()
+        self.assertIn("result", bob.ask("authenticateWithPassword", {"username": "bob", "password": "s3cret"}))
+        greedy = [world.login() for _ in range(3)]
+        late = world.connect()
+        self.assertEqual([ui.connection.dropped for ui in (bob, *greedy)], [False, True, False, False])
+        self.assertIn("result", late.ask("authenticateWithPassword", {"username": "bob", "password": "s3cret"}))
+        self.assertTrue(world.connect().connection.dropped, "a fair share each")
+        self.assertEqual(dict(world.server.users), {"sub-bob": 2, "sub-anna": 2})
+        for ui in (bob, late, *greedy):
+            ui.send("logout", {})
+            ui.connection.lose()
+        self.assertEqual(dict(world.server.users), {})
 
 
 class OnSockets(TestCase):

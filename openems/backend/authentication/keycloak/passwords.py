@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +19,7 @@ from openems.backend.authentication.keycloak.client import Denied, KeycloakClien
 from openems.backend.authentication.keycloak.inputs import MAX_PASSWORD, MAX_USERNAME, is_plain
 from openems.backend.authentication.keycloak.settings import Oem
 from openems.backend.authentication.keycloak.shared import Shared
+from openems.common.digest import keyed
 
 TRUST = 60.0
 REPEAT = 5.0
@@ -66,7 +66,7 @@ class Passwords:
         async def ask() -> TokenReply:
             return await self._in_turn(oem, name, username, password, address)
 
-        return await self._logins.result(self._digest(address, name, password), ask)
+        return await self._logins.result(keyed(self._salt, address, name, password), ask)
 
     def forget(self, access_token: str) -> None:
         """Its session was ended: the login is not remembered any more."""
@@ -107,10 +107,3 @@ class Passwords:
                 self._attempts.failed(address, name, self._reactor.seconds())
             else:
                 self._attempts.void(address, name)
-
-    def _digest(self, *parts: str) -> bytes:
-        digest = hashlib.blake2b(key=self._salt, digest_size=32)
-        for part in parts:
-            data = part.encode("utf-8", "surrogatepass")
-            digest.update(b"%d:%b" % (len(data), data))
-        return digest.digest()

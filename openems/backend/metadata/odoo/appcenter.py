@@ -10,6 +10,7 @@ from zope.interface import implementer
 from openems.backend.interfaces import IAppCenterMetadata
 from openems.backend.metadata.odoo.rpc import OdooRpc
 from openems.backend.models import User
+from openems.backend.roles import assert_role
 from openems.common import errors
 from openems.common.errors import OpenemsError, json_text, short
 from openems.common.jsonrpc import Members
@@ -95,11 +96,7 @@ class OdooAppCenter:
 
     async def get_suppliable_key(self, user: User, edge_id: str, app_id: str) -> str:
         if app_id not in FREE_APPS:
-            role = self._role(user, edge_id)
-            if role is None:
-                raise OpenemsError(errors.COMMON_ROLE_UNDEFINED, "PredefinedKey", user.id)
-            if not role.is_at_least(Role.INSTALLER):
-                raise OpenemsError(errors.COMMON_ROLE_ACCESS_DENIED, "PredefinedKey", role.name)
+            assert_role(self._role(user, edge_id), user, Role.INSTALLER, "PredefinedKey")
         return self._master_key
 
     async def is_app_free(self, user: User, app_id: str) -> bool:
@@ -107,8 +104,4 @@ class OdooAppCenter:
 
     def _may(self, user: User, edge_id: str, resource: str) -> None:
         """Keys are registered by owners and installers, not by guests (quirk Q38)."""
-        role = self._role(user, edge_id)
-        if role is None:
-            raise OpenemsError(errors.COMMON_ROLE_UNDEFINED, resource, user.id)
-        if not role.is_at_least(Role.OWNER):
-            raise OpenemsError(errors.COMMON_ROLE_ACCESS_DENIED, resource, role.name)
+        assert_role(self._role(user, edge_id), user, Role.OWNER, resource)

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from openems.backend.metadata.password import MAX_LOGIN, MAX_PASSWORD, MAX_WAITI
 from openems.backend.metadata.throttle import SUSPECT, Places, Throttle
 from openems.backend.models import Authenticated
 from openems.common import errors
+from openems.common.digest import keyed
 from openems.common.errors import OpenemsError
 from openems.websocket.proxies import host_of
 
@@ -79,9 +79,9 @@ class OdooLogins:
         if not self._initialized():
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
         login, address = username.strip().lower(), host_of(remote)
-        attempt = self._digest(login, address, password)
+        attempt = keyed(self._salt, login, address, password)
         remembered = self._good(attempt, TRUST)
-        if remembered is not None and self._good(self._digest(remembered.token or ""), STALE) is not None:
+        if remembered is not None and self._good(keyed(self._salt, remembered.token or ""), STALE) is not None:
             return remembered
         if self._throttle.is_repetition(attempt, self._reactor.seconds()):
             raise self._refusal()
@@ -127,7 +127,7 @@ class OdooLogins:
             raise self._refusal()
         if not self._initialized():
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
-        key = self._digest(token)
+        key = keyed(self._salt, token)
         remembered = self._good(key, TRUST)
         if remembered is not None:
             return remembered
@@ -145,7 +145,7 @@ class OdooLogins:
 
     async def logout(self, token: str) -> None:
         """The session ends in Odoo, too. An unknown token is no error."""
-        self._remembered.pop(self._digest(token), None)
+        self._remembered.pop(keyed(self._salt, token), None)
         # What is known of the user stays: he may be logged in elsewhere.
         if is_session_id(token):
             await self._rpc.destroy(token)
@@ -153,7 +153,7 @@ class OdooLogins:
     async def _authenticated(self, session: Session) -> Authenticated:
         known = await self._users.by_session(session)
         authenticated = Authenticated(user_id=known.user.id, login=known.user.id, token=session.id)
-        self._remember(self._digest(session.id), authenticated)
+        self._remember(keyed(self._salt, session.id), authenticated)
         return authenticated
 
     def _remember(self, key: bytes, authenticated: Authenticated) -> None:
@@ -177,10 +177,3 @@ class OdooLogins:
     def _refusal(self) -> OpenemsError:
         self.refused += 1
         return OpenemsError(errors.COMMON_AUTHENTICATION_FAILED)
-
-    def _digest(self, *parts: str) -> bytes:
-        digest = hashlib.blake2b(key=self._salt, digest_size=32)
-        for part in parts:
-            data = part.encode("utf-8", "surrogatepass")
-            digest.update(b"%d:%b" % (len(data), data))
-        return digest.digest()

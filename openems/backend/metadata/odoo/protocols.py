@@ -15,7 +15,7 @@ from openems.backend.metadata.odoo.rpc import SLOW_SECONDS, OdooRpc
 from openems.backend.metadata.odoo.times import milliseconds
 from openems.backend.metadata.odoo.users import Users
 from openems.backend.models import SetupProtocolCoreInfo, User
-from openems.common import errors
+from openems.backend.roles import assert_role
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members
 from openems.common.role import Role
@@ -65,20 +65,13 @@ class Protocols:
         self._role = role
         self._login_suffix = login_suffix
 
-    def _assert_role(self, user: User, edge_id: str, required: Role, resource: str) -> None:
-        role = self._role(user, edge_id)
-        if role is None:
-            raise OpenemsError(errors.COMMON_ROLE_UNDEFINED, resource, user.id)
-        if not role.is_at_least(required):
-            raise OpenemsError(errors.COMMON_ROLE_ACCESS_DENIED, resource, role.name)
-
     async def submit(self, user: User, protocol: dict[str, Any]) -> int:
         """The number of the new protocol. Everything is read and checked before the first record is made."""
         members = Members(protocol)
         customer = members.object("customer")
         edge_id = Members(members.object("edge")).string("id")
         installer = members.object("installer")
-        self._assert_role(user, edge_id, Role.INSTALLER, "submitSetupProtocol")
+        assert_role(self._role(user, edge_id), user, Role.INSTALLER, "submitSetupProtocol")
         lots, items = _elements(protocol, "lots"), _elements(protocol, "items")
         device = await self._assignments.device(edge_id)
         email = Members(customer).string("email").lower()
@@ -183,12 +176,12 @@ class Protocols:
         edge_id = self._table.name(many2one(found[0].get("device_id")) or 0) if found else None
         if edge_id is None:
             raise generic(f"There is no setup protocol [{number}]")
-        self._assert_role(user, edge_id, Role.OWNER, "getSetupProtocol")
+        assert_role(self._role(user, edge_id), user, Role.OWNER, "getSetupProtocol")
         return await self._rpc.report(REPORT, number)
 
     async def data(self, user: User, edge_id: str) -> dict[str, Any]:
         """It names the customer, so it needs OWNER. ``{}`` if there is none."""
-        self._assert_role(user, edge_id, Role.OWNER, "getSetupProtocolData")
+        assert_role(self._role(user, edge_id), user, Role.OWNER, "getSetupProtocolData")
         answer = await self._rpc.call(LATEST, {"external_uid": user.user_id, "edge_name": edge_id})
         if not isinstance(answer, dict):
             raise OdooError("Odoo sent no setup protocol")

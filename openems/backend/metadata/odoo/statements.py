@@ -1,7 +1,7 @@
 """Every SQL statement at Odoo's own tables (metadata-odoo.md 5.2), and how rows are read. Pure.
 
-Rights that ``pgUser`` needs: SELECT and UPDATE on openems_device, INSERT on openems_openemsconfigupdate and USAGE on
-its sequence. Columns have no defaults in the database, Odoo's ORM fills them.
+Rights that ``pgUser`` needs: SELECT on openems_device, UPDATE on what is set here, INSERT on
+openems_openemsconfigupdate and USAGE on its sequence. Columns have no defaults in the database, Odoo's ORM fills them.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from openems.backend.timedata.influx import reader
 from openems.backend.timedata.influx.client import Client, InfluxError
 from openems.backend.timedata.influx.database import INFLUX_QL, Reader, deliver, explained
 from openems.backend.timedata.influx.lineprotocol import Conflict, Encoder
-from openems.backend.timedata.influx.provider import Owners, reader_metrics, spool_metrics
+from openems.backend.timedata.influx.monitor import line, metrics, total
+from openems.backend.timedata.influx.provider import Owners
 from openems.backend.timedata.influx.repeated import Repeated
 from openems.backend.timedata.influx.statements import Answer, Statement, StatementError, Table
 from openems.backend.timedata.plausibility import Plausibility
@@ -300,30 +301,13 @@ class AggregatedInfluxTimedata:
     def dropped(self) -> dict[str, int]:
         """Values (points, where the server left them out) not stored, by reason."""
         lost = [encoder.lost for encoder in self._encoders.values()]
-        result: dict[str, int] = {}
-        for source in (self._plausibility.dropped, self._left_out, self._spool.dropped, *lost):
-            for reason, count in source.items():
-                result[reason] = result.get(reason, 0) + count
-        return result
+        return total(self._plausibility.dropped, self._left_out, self._spool.dropped, *lost)
 
     def debug_log(self) -> str | None:
-        spool, client = self._spool, self._client
-        state = f" CANNOT WRITE: {spool.failing}" if spool.failing else ""
-        state += f" DISK: {spool.disk_trouble}" if spool.disk_trouble else ""
-        if self._problems and not spool.failing:
-            state += f" {next(iter(self._problems.values()))}"
-        return (
-            f"[{self.id}] Written:{spool.written} Waiting:{spool.waiting} OnDisk:{spool.waiting_on_disk}"
-            f" Batches:{spool.batches} Retries:{spool.retries} Queries:{client.reads.active + client.reads.waiting}"
-            f" Dropped:{sum(self.dropped.values())}{state}"
-        )
+        return line(self.id, self._spool, self._client, self.dropped, next(iter(self._problems.values()), None))
 
     def debug_metrics(self) -> Mapping[str, int | float]:
-        return {
-            **spool_metrics(self.id, self._spool),
-            **reader_metrics(self.id, self._client, self._reader),
-            **{f"{self.id}/Dropped{reason.capitalize()}": count for reason, count in self.dropped.items()},
-        }
+        return metrics(self.id, self._spool, self._client, self._reader, self.dropped)
 
 
 def _is_number(value: object) -> bool:

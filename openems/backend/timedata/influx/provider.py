@@ -17,6 +17,7 @@ from openems.backend.timedata.influx.client import Client, InfluxError
 from openems.backend.timedata.influx.database import FLUX, INFLUX_QL, Reader, deliver, explained
 from openems.backend.timedata.influx.export import InfluxExport
 from openems.backend.timedata.influx.lineprotocol import Conflict, Encoder, FieldType, tag_value
+from openems.backend.timedata.influx.monitor import line, metrics, total
 from openems.backend.timedata.influx.period import Period
 from openems.backend.timedata.influx.repeated import Repeated
 from openems.backend.timedata.influx.statements import Answer, Statement, StatementError, Table
@@ -282,48 +283,10 @@ class InfluxTimedata:
     @property
     def dropped(self) -> dict[str, int]:
         """Values (points, where the server left them out) not stored, by reason."""
-        result: dict[str, int] = {}
-        for source in (self._plausibility.dropped, self._left_out, self._encoder.lost, self._spool.dropped):
-            for reason, count in source.items():
-                result[reason] = result.get(reason, 0) + count
-        return result
+        return total(self._plausibility.dropped, self._left_out, self._encoder.lost, self._spool.dropped)
 
     def debug_log(self) -> str | None:
-        spool, client = self._spool, self._client
-        state = f" CANNOT WRITE: {spool.failing}" if spool.failing else ""
-        state += f" DISK: {spool.disk_trouble}" if spool.disk_trouble else ""
-        state += f" {self.problem}" if self.problem and not spool.failing else ""
-        return (
-            f"[{self.id}] Written:{spool.written} Waiting:{spool.waiting} OnDisk:{spool.waiting_on_disk}"
-            f" Batches:{spool.batches} Retries:{spool.retries} Queries:{client.reads.active + client.reads.waiting}"
-            f" Dropped:{sum(self.dropped.values())}{state}"
-        )
+        return line(self.id, self._spool, self._client, self.dropped, self.problem)
 
     def debug_metrics(self) -> Mapping[str, int | float]:
-        return {
-            **spool_metrics(self.id, self._spool),
-            **reader_metrics(self.id, self._client, self._reader),
-            **{f"{self.id}/Dropped{reason.capitalize()}": count for reason, count in self.dropped.items()},
-        }
-
-
-def spool_metrics(id: str, spool: Spool) -> dict[str, int | float]:
-    return {
-        f"{id}/Rows": spool.written,
-        f"{id}/Batches": spool.batches,
-        f"{id}/Retries": spool.retries,
-        f"{id}/Waiting": spool.waiting,
-        f"{id}/WaitingOnDisk": spool.waiting_on_disk,
-        f"{id}/DiskBytes": spool.disk_bytes,
-        f"{id}/OldestWaitingSeconds": round(spool.oldest_age, 1),
-    }
-
-
-def reader_metrics(id: str, client: Client, reader: Reader) -> dict[str, int | float]:
-    return {
-        f"{id}/QueriesPending": client.reads.active + client.reads.waiting,
-        f"{id}/QueriesCompleted": reader.answered,
-        f"{id}/QueriesFailed": reader.failed,
-        f"{id}/QueriesRefused": reader.refused,
-        f"{id}/WritesPending": client.writes.active + client.writes.waiting,
-    }
+        return metrics(self.id, self._spool, self._client, self._reader, self.dropped)

@@ -43,6 +43,10 @@ _STRETCH = (
     " FROM (SELECT first, rise, lag(last) OVER (ORDER BY time) AS before"
     " FROM rollup WHERE series = :s AND time >= :a AND time < :b)"
 )
+#: The same in floating point.
+_LONG_STRETCH = _STRETCH.replace("sum(rise)", "sum(1.0 * rise)").replace(
+    "THEN first - before", "THEN 1.0 * first - before"
+)
 
 
 class Channel(msgspec.Struct, frozen=True):
@@ -276,9 +280,13 @@ class Question:
             begin = edges[index]
             if begin >= border:
                 break
-            first, last, inside, between = self._execute(
-                _STRETCH, {"s": series, "a": begin, "b": min(edges[index + 1], border)}
-            ).fetchone()
+            span = {"s": series, "a": begin, "b": min(edges[index + 1], border)}
+            try:
+                first, last, inside, between = self._execute(_STRETCH, span).fetchone()
+            except sqlite3.OperationalError as error:
+                if "integer overflow" not in str(error):
+                    raise
+                first, last, inside, between = self._execute(_LONG_STRETCH, span).fetchone()
             if last is not None:
                 part = Stretch(first, last, energy.add(inside, between))
                 later = parts[index]

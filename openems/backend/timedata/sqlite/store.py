@@ -20,10 +20,11 @@ from operator import itemgetter
 from typing import Any
 
 from openems.backend.timedata.sqlite import schema
+from openems.backend.timedata.sqlite.rollup import COUNT, FIRST_AT, LAST_AT, joined, rollup_row
 from openems.backend.timedata.sqlite.schema import BUCKET
 from openems.common.channel import MAX_LENGTH
 from openems.common.data import MIN_TIME, DataKind, Row
-from openems.common.energy import Number, Stretch, stretch
+from openems.common.energy import Number
 
 DAY = 86_400_000
 #: What an edge's clock may be ahead.
@@ -46,29 +47,6 @@ _INSERT_TEXT = (
     " WHERE value IS NOT excluded.value"
 )
 _REPLACE_ROLLUP = "INSERT OR REPLACE INTO rollup VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_NOTHING = Stretch(0, 0, None)
-
-
-def rollup_row(series: int, bucket: int, samples: list[tuple[int, Number]]) -> tuple[Any, ...]:
-    """The row of table ``rollup`` for the (time, value) ``samples`` of one bucket, in ascending order of time."""
-    values = [value for _, value in samples]
-    part = stretch(values) or _NOTHING
-    average = sum(values) / len(values)
-    ends = (samples[0][0] - bucket, samples[-1][0] - bucket)
-    return (series, bucket, len(values), average, min(values), max(values), part.first, part.last, part.rise, *ends)
-
-
-_COUNT, _FIRST_AT, _LAST_AT = 2, 9, 10
-
-
-def joined(one: tuple[Any, ...], other: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The roll-up row of two parts of one bucket, the earlier first."""
-    series, bucket, count, average, low, high, first, last, rise, first_at, _ = one
-    part = Stretch(first, last, rise).then(Stretch(*other[6:9]))
-    total = count + other[_COUNT]
-    average = (average * count + other[3] * other[_COUNT]) / total
-    ends = (first_at, other[_LAST_AT])
-    return (series, bucket, total, average, min(low, other[4]), max(high, other[5]), *part, *ends)
 
 
 class Store:
@@ -288,13 +266,13 @@ class Store:
             ).fetchone()
             if known is None:
                 rows.append(row)
-            elif row[_FIRST_AT] > known[_LAST_AT]:
+            elif row[FIRST_AT] > known[LAST_AT]:
                 rows.append(joined(known, row))
-            elif row[_LAST_AT] < known[_FIRST_AT]:
+            elif row[LAST_AT] < known[FIRST_AT]:
                 rows.append(joined(row, known))
             else:
                 overlapping.append((series, bucket))
-                if row[_COUNT] >= known[_COUNT]:
+                if row[COUNT] >= known[COUNT]:
                     rows.append(row)
         self._connection.executemany(_REPLACE_ROLLUP, rows)
         return overlapping

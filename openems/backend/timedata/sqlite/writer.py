@@ -38,6 +38,8 @@ class Writer:
     BATCH = 20_000
     #: Of a stopping one: it looks at the time after each.
     LAST_BATCH = 4_000
+    #: When more wait at a stop, it does not begin to write them: they go to the file beside, which is quick.
+    LAST_VALUES = 40_000
     MAX_RETRY = 30.0
     LOG_EVERY = 60.0
     _log = Logger()
@@ -76,7 +78,6 @@ class Writer:
         self._full_logged_at = -self.LOG_EVERY
         self._logged_reasons: set[str] = set()
         self._opened: Callable[[], None] | None = None
-        self._leftover: Iterator[list[Item]] | None = None
         self._leftover: Iterator[list[Item]] | None = None
         self._taken_over = 0
         #: Something of the last run is not written yet.
@@ -192,6 +193,9 @@ class Writer:
         retry = self._first_retry
         more = False
         while True:
+            if not batch and self._stop_at is not None and self.waiting > self.LAST_VALUES:
+                self._give_up(batch)
+                break
             if not batch:
                 batch = self._take(hurry=more or self._store is None)
             if not batch and self._stop_at is not None:
@@ -380,9 +384,7 @@ class Writer:
         with self._condition:
             left = [item for item, _ in (*batch, *self._queue)]
             lost = self.waiting
-            self._written += len(left)
             self._queue.clear()
-            self.waiting = 0
         if not lost:
             return
         try:
@@ -404,6 +406,9 @@ class Writer:
                 n=lost,
                 path=leftover.path_of(self._path),
             )
+        with self._condition:
+            self._written += len(left)
+            self.waiting = 0
 
 
 def _split(rows: dict[int, Row], limit: int) -> Iterator[tuple[dict[int, Row], int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from openems.backend.timedata.sqlite.store import joined, rollup_row
+from openems.backend.timedata.sqlite.rollup import joined, rollup_row
 from openems.backend.timedata.timescaledb.migrations import LOCKS, ROLL
 from openems.backend.timedata.timescaledb.partitions import Partitions
 from openems.backend.timedata.timescaledb.rows import BUCKET, DAY

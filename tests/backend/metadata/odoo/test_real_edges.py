@@ -233,6 +233,9 @@ class Writing(OdooCase):
             inside.sql("DROP OWNED BY openems_backend; DROP ROLE openems_backend")
         inside.sql(RIGHTS.read_text())
         inside.sql("ALTER ROLE openems_backend PASSWORD 'least'")
+        for column, allowed in (("apikey", False), ("setup_password", False), ("name", False), ("lastmessage", True)):
+            asked = "SELECT has_column_privilege('openems_backend', 'openems_device', %s, 'UPDATE')"
+            self.assertEqual(inside.sql(asked, column), [(allowed,)], column)
         metadata = await self.begin(real("odoo"), pg_user="openems_backend", pg_password="least")
         device, edge = self.inside.device()
         await self.until(lambda: metadata.get_edge(edge))

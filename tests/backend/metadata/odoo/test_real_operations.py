@@ -11,7 +11,7 @@ from zope.interface.verify import verifyObject
 from openems.backend.alerting.rules import MassGuard
 from openems.backend.alerting.service import AlertingService
 from openems.backend.alerting.store import FileStore
-from openems.backend.interfaces import IAppCenterMetadata, IMailDirectory, IMailer
+from openems.backend.interfaces import IAppCenterMetadata, IMailDirectory, IMailer, INotificationStamps
 from openems.backend.metadata.odoo.provider import OdooMetadata
 from openems.backend.models import MailContext, User, UserAlertingSettings
 from openems.common.role import Language, Role
@@ -338,6 +338,23 @@ class Alerting(Case):
         self.assertEqual((await metadata.get_user_alerting_settings(edge))[0].last_offline, at)
         await self.refused(metadata.mailer.send_mail(at, "no/such", []), 1)
         await self.refused(metadata.mailer.send_mail(at, "no_such", [context]), 1, "too old")
+
+    async def test_last_notifications_of_another_mailer(self) -> None:
+        """alerting.md 10, 14: what left through a mail server of the backend's own is noted all the same."""
+        metadata, owner, _, edge = await self.world()
+        verifyObject(INotificationStamps, metadata)
+        settings = UserAlertingSettings(edge_id=edge, user_login=owner.id, offline_delay=15)
+        await metadata.set_user_alerting_settings(owner, edge, [settings])
+        at = 1_776_684_153_000
+        metadata.set_last_notification(edge, owner.id, offline=at)
+        metadata.set_last_notification(edge, "nobody@example.com", offline=at)
+        await metadata.stamps.flush()
+        metadata.set_last_notification(edge, owner.id, offline=at - 60_000)
+        metadata.set_last_notification(edge, owner.id, sum_state=at + 1000)
+        await metadata.stamps.flush()
+        stored = (await metadata.get_user_alerting_settings(edge))[0]
+        self.assertEqual((stored.offline_delay, stored.last_offline, stored.last_sum_state), (15, at, at + 1000))
+        self.assertEqual((metadata.stamps.waiting, metadata.stamps.dropped, metadata.stamps.written), (0, 0, 2))
 
 
 class AlertMail(Case):

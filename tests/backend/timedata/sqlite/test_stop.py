@@ -64,6 +64,23 @@ class StopTests(TestCase):
         await second.stop()
         self.assertEqual(VALUES, self.stored())
 
+    async def test_a_little_is_written_at_once(self) -> None:
+        provider = self.make()
+        await provider.start()
+        provider.write("edge0", DataNotification(DataKind.RESEND, {NOW - i: {"m0/A": i} for i in range(20_000)}))
+        await provider.stop()
+        self.assertEqual(20_000, self.stored())
+        self.assertFalse(os.path.exists(leftover.path_of(self.path)))
+
+    async def test_a_stop_that_has_time_for_a_part(self) -> None:
+        self.patch(Writer, "LAST_VALUES", VALUES)
+        provider = self.make(stop_patience=0.0)
+        await provider.start()
+        provider.write("edge0", DATA)
+        await provider.stop()
+        left = sum(len(row) for part in leftover.load(self.path) for i in part for row in i[2].values())
+        self.assertEqual(VALUES, self.stored() + left)
+
     async def test_a_stop_while_the_last_run_is_taken_over(self) -> None:
         for run in range(3):
             provider = self.make(stop_patience=0.0)
@@ -120,6 +137,7 @@ class StopTests(TestCase):
         self.patch(Store, "roll", lambda *_: self.fail("rolled up"))
         self.patch(Store, "expire", lambda *_: self.fail("expired"))
         self.patch(Writer, "COMMIT_DELAY", 60.0)
+        self.patch(Writer, "LAST_VALUES", VALUES)
         provider.write("edge0", DATA)
         await provider.stop()
         self.assertEqual(VALUES, self.stored())

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.timedata.sqlite import reader, schema
+from openems.backend.timedata.sqlite.rollup import joined, rollup_row
 from openems.backend.timedata.sqlite.schema import BUCKET
-from openems.backend.timedata.sqlite.store import DAY, GRACE, Store, joined, rollup_row
+from openems.backend.timedata.sqlite.store import DAY, GRACE, Store
 from openems.common.data import DataKind
 from openems.common.energy import by_period, rises
 from openems.common.resolution import Grid
@@ -145,6 +146,20 @@ class StoreTests(SynchronousTestCase):
         self.store._connection.execute("PRAGMA query_only = 0")
         self.write((NOW, 1))
         self.assertEqual([("m/P", 1)], self.select("SELECT channel, value FROM series JOIN number ON series = id"))
+
+    def test_a_counter_that_jumps_to_and_fro_hurts_nobody_else(self) -> None:
+        """It rises further than 64 bits: in one bucket, in several, live and late."""
+        high = 10**18 - 1
+        for start in (NOW - DAY, NOW):
+            rows = {start + i * 3_000: {"m/E": i % 2 * high, "m/P": i} for i in range(400)}
+            self.store.apply([("edge0", DataKind.RESEND, rows)], NOW + DAY // 2)
+        self.assertFalse(self.store.roll(NOW + DAY // 2, limit=10**6))
+        connection = schema.open_for_reading(self.path)
+        with reader.ask(connection) as view:
+            answer = view.energy("edge0", Grid([NOW - DAY], NOW + DAY), ["m/E", "m/P"])
+        connection.close()
+        self.assertEqual(798, answer["m/P"])
+        self.assertAlmostEqual(400 * high, float(answer["m/E"] or 0), delta=1e9)
 
     def test_text_and_number_of_one_channel(self) -> None:
         self.store.apply([("edge0", DataKind.TIMESTAMPED, {NOW: {"m/X": "a"}, NOW + BUCKET: {"m/X": 5}})], NOW)
