@@ -140,7 +140,7 @@ class LifeTest(SynchronousTestCase):
         """The last address, and only what a proxy nearby says."""
         for host, header, expected in (
             ("127.0.0.1", "10.9.9.9, 203.0.113.7", "203.0.113.7"),
-            ("127.0.0.1", "nonsense", "nonsense"),
+            ("127.0.0.1", "nonsense", "127.0.0.1:4711"),
             ("8.8.8.8", "203.0.113.7", "8.8.8.8"),
         ):
             connection = Connection(self.world.rest, host)
