@@ -22,7 +22,7 @@ def line(id: str, spool: Spool, client: Client, dropped: Mapping[str, int], prob
     """For the debug cycle. ``problem``: why nothing can be read."""
     state = f" CANNOT WRITE: {spool.failing}" if spool.failing else ""
     state += f" DISK: {spool.disk_trouble}" if spool.disk_trouble else ""
-    state += f" {problem}" if problem and not spool.failing else ""
+    state += f" CANNOT WORK: {problem}" if problem and not spool.failing else ""
     return (
         f"[{id}] Written:{spool.written} Waiting:{spool.waiting} OnDisk:{spool.waiting_on_disk}"
         f" Batches:{spool.batches} Retries:{spool.retries} Queries:{client.reads.active + client.reads.waiting}"
