@@ -87,7 +87,8 @@ class _Wire(txpostgres.Connection):
     def doRead(self) -> None:
         try:
             txpostgres.Connection.doRead(self)
-        except (psycopg2.Error, txpostgres.UnexpectedPollResult):
+        except (psycopg2.Error, txpostgres.UnexpectedPollResult, ValueError):
+            # ValueError: the socket went while its notifications were looked at, and cannot be listened to any more.
             self.lost()
 
     def checkForNotifies(self) -> None:

@@ -185,6 +185,8 @@ class Faults(TestCase):
         command = [sys.executable, "-m", "tests.faults.attacks", name, str(self.offset)]
         out, err, code = await getProcessOutputAndValue(command[0], command[1:], env={"PYTHONPATH": str(ROOT)})
         self.assertEqual((code, err), (0, b""))
+        # What comes of it may come a little later.
+        await deferLater(reactor, 1.5)  # type: ignore[arg-type]
         return json.loads(out)
 
     def assertUntouched(self, at_least: int = 20) -> None:

@@ -13,6 +13,7 @@ import itertools
 import random
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -139,6 +140,10 @@ class Side:
         _CLOCK.advance(0)
         replies = self._replies(self.transport.value())
         protocol.connectionLost(Failure(ConnectionDone()))
+        # After two Close frames Autobahn forgets the first of its timers.
+        for call in reactor.getDelayedCalls():  # type: ignore[attr-defined]
+            if getattr(call.func, "__self__", None) is protocol:
+                call.cancel()
         return self.texts, end, replies
 
     def _replies(self, sent: bytes) -> list[tuple[int, bytes]]:
