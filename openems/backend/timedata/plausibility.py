@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from math import hypot
 
 from openems.common.channel import MAX_LENGTH, match
 from openems.common.data import MIN_TIME, DataKind, Row
@@ -89,11 +90,12 @@ def is_unicode(text: str) -> bool:
 
 
 def _usual(row: Row) -> bool:
-    """Numbers only, none of them huge. What is no number compares false."""
+    """Numbers only, none of them huge."""
     values = row.values()
     try:
-        return _PLAIN.issuperset(map(type, values)) and sum(map(abs, values)) < HUGE  # type: ignore[arg-type]
-    except OverflowError:  # a whole number that no float can hold, beside a float
+        # A vector is no shorter than any of its parts is long; not a number compares false.
+        return _PLAIN.issuperset(map(type, values)) and hypot(*values) < HUGE  # type: ignore[arg-type]
+    except OverflowError:  # a whole number that no float can hold
         return False
 
 

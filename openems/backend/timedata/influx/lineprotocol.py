@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+import orjson
 
 from openems.backend.timedata.spoolfile import Item
 from openems.common.data import Value
@@ -144,7 +145,7 @@ def _number(value: Any) -> int | float | None:
 
 
 _NATURAL: dict[type, FieldType] = {int: FieldType.INTEGER, float: FieldType.FLOAT}
-_SUFFIX: dict[type, str] = {int: "%di", float: "%r"}
+_SUFFIX: dict[type, str] = {int: "%si", float: "%s"}
 
 
 class Encoder:
@@ -185,11 +186,13 @@ class Encoder:
             for time, row in rows.items():
                 values = row.values()
                 try:
-                    # The usual row: every channel has the type that it had before. Then all of it is one formatting.
+                    # The usual row: every channel has the type that it had before. Then all of it is one formatting,
+                    # of texts that the JSON encoder makes of floats four times as fast as Python does.
                     if list(map(type, values)) == list(map(kinds, row)) and row and isfinite(sum(values)):  # type: ignore
-                        lines.append(f"{head}{','.join(map(formats, row)) % tuple(values)} {time}")
+                        texts = orjson.dumps(list(values))[1:-1].decode().split(",")
+                        lines.append(f"{head}{','.join(map(formats, row)) % tuple(texts)} {time}")
                         continue
-                except (KeyError, OverflowError):
+                except (KeyError, OverflowError, TypeError):  # TypeError: a whole number of more than 64 bits
                     pass
                 fields = self._fields(row)
                 if fields:

@@ -1,13 +1,15 @@
 """A few threads that answer questions, each with a connection of its own.
 
 Twisted's thread pool would do, at the price of a tenth of a millisecond more for each question: as much as an eighth of
-a day's history.
+a day's history. And of those that are idle the last one to have worked is asked: its thread wakes up fastest, and its
+connection has the pages that are asked for most.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -31,7 +33,11 @@ class Readers:
         self._path = path
         self._generation = generation
         self._call = call
-        self._queue: SimpleQueue[Work | None] = SimpleQueue()
+        #: Of each thread.
+        self._inboxes: list[SimpleQueue[Work | None]] = [SimpleQueue() for _ in range(count)]
+        #: Numbers of threads, the last one to have worked at the end; and work that none of them has time for.
+        self._idle = list(range(count))
+        self._waiting: deque[Work] = deque()
         self._connections: dict[int, sqlite3.Connection] = {}
         self._ended: Deferred[None] = Deferred()
         self._running = count
@@ -46,13 +52,26 @@ class Readers:
 
     def ask(self, question: Callable[[sqlite3.Connection], T]) -> Deferred[T]:
         answered: Deferred[T] = Deferred()
-        self._queue.put((question, answered))
+        if self._idle:
+            self._inboxes[self._idle.pop()].put((question, answered))
+        else:
+            self._waiting.append((question, answered))
         return answered
 
+    def _done(self, number: int, fire: Callable[[Any], None], result: Any) -> None:
+        if self._waiting:
+            self._inboxes[number].put(self._waiting.popleft())
+        else:
+            self._idle.append(number)
+        fire(result)
+
     def stop(self) -> Deferred[None]:
-        """Interrupts what runs; fires when all threads have ended and closed their connections."""
-        for _ in self._threads:
-            self._queue.put(None)
+        """Interrupts what runs; fires when all threads have ended and closed their connections. What waits is asked
+        all the same: it is for the question to find out that it is late."""
+        while self._waiting:
+            self._inboxes[0].put(self._waiting.popleft())
+        for inbox in self._inboxes:
+            inbox.put(None)
         for connection in tuple(self._connections.values()):
             try:
                 connection.interrupt()
@@ -67,8 +86,9 @@ class Readers:
 
     def _work(self, number: int) -> None:
         opened: int | None = None
+        inbox = self._inboxes[number]
         try:
-            while (work := self._queue.get()) is not None:
+            while (work := inbox.get()) is not None:
                 question, answered = work
                 try:
                     if opened != (generation := self._generation()):
@@ -77,9 +97,9 @@ class Readers:
                         opened = generation
                     result = question(self._connections[number])
                 except BaseException:
-                    self._call(answered.errback, Failure())
+                    self._call(self._done, number, answered.errback, Failure())
                 else:
-                    self._call(answered.callback, result)
+                    self._call(self._done, number, answered.callback, result)
         finally:
             self._close(number)
             self._call(self._thread_ended)
