@@ -17,28 +17,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.generator import Generator, NoCompiler, build
+from bench.databases import NAMES as DATABASES
+from bench.generator import Generator, NoCompiler
+from bench.hold import measure as hold_edges
+from bench.hold import of_applications
+from bench.inventory import by_type
 from bench.process import ROOT, Server
+from bench.processors import CPUS, LOAD_CPUS, SERVER_CPU, place
 
 RESULTS = ROOT / "docs" / "performance.md"
 HEAD = "| date | commit | machine | benchmark | figures | command |"
-#: The server on the first processor, whatever loads it on the others.
-CPUS = sorted(os.sched_getaffinity(0))
-SERVER_CPU = {CPUS[0]}
-LOAD_CPUS = set(CPUS[1:]) or SERVER_CPU
 
 Options = argparse.Namespace
-
-
-def _place(applications: int) -> dict[str, Any]:
-    """Where the server runs: on one processor; with edge applications on all, beside the load."""
-    return {"cpus": None, "applications": applications} if applications else {"cpus": SERVER_CPU}
 
 
 def _ingest_run(kind: str, options: Options, **server: Any) -> dict[str, Any]:
     """One run: ``messages_per_cpu_second`` of the server, proven by an answer to each edge after its last message."""
     applications = options.through_applications if kind == "backend" else 0
-    with Server(kind, **_place(applications), edges=options.edges, **server) as running:
+    with Server(kind, **place(applications), edges=options.edges, **server) as running:
         generator = Generator(
             "ingest",
             LOAD_CPUS,
@@ -64,23 +60,11 @@ def _ingest_run(kind: str, options: Options, **server: Any) -> dict[str, Any]:
     figures["server_cpu_seconds"] = round(cpu, 3)
     figures["messages_per_cpu_second"] = round(figures["messages"] / cpu)
     figures["rss_bytes"] = after["rss_bytes"]
-    figures["applications"] = _applications(before, after)
+    figures["applications"] = of_applications(before, after)
     figures["metrics"] = after.get("metrics", {})
     if kind == "backend" and figures["metrics"]["edgewebsocket0/Messages"] < figures["messages"]:
         raise RuntimeError(f"messages were lost: {figures}")
     return figures
-
-
-def _applications(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """What each edge application took, and what they lost; nothing without any."""
-    if "applications_cpu_seconds" not in after:
-        return {}
-    pairs = zip(before["applications_cpu_seconds"], after["applications_cpu_seconds"], strict=True)
-    return {
-        "applications_cpu_seconds": [round(late - early, 2) for early, late in pairs],
-        "applications_rss_bytes": after["applications_rss_bytes"],
-        "applications_dropped": after["metrics"]["edgeapplications0/DroppedMessages"],
-    }
 
 
 def _stored(path: Path) -> int:
@@ -134,19 +118,24 @@ def ingest_sqlite(options: Options) -> dict[str, Any]:
 def idle(options: Options) -> dict[str, Any]:
     """What a silent edge costs the backend in memory."""
     with Server("backend", cpus=SERVER_CPU, edges=options.edges) as server:
-        before = server.figures()
+        # What counting takes is taken before both figures.
+        question = "inventory" if options.profile else "now"
+        server.figures(question)
+        before = server.figures(question)
         generator = Generator(
             "idle", LOAD_CPUS, port=server.ports["edge"], edges=options.edges, seconds=min(options.seconds, 3)
         )
         try:
             generator.ready()
             generator.go()
-            after = server.figures()
+            after = server.figures(question)
             figures = generator.figures()
         finally:
             generator.end()
     if figures["open"] != options.edges:
         raise RuntimeError(f"edges were lost: {figures}")
+    if options.profile:
+        Path(options.profile).write_text(by_type(before, after, options.edges))
     return {
         "bytes_per_silent_edge": round((after["rss_bytes"] - before["rss_bytes"]) / options.edges),
         "edges": options.edges,
@@ -154,87 +143,58 @@ def idle(options: Options) -> dict[str, Any]:
     }
 
 
-def _watched(options: Options, edges: int, watchers: int, watched: int) -> dict[str, Any]:
-    place = _place(options.through_applications)
-    with Server("backend", **place, edges=edges, profile=options.profile) as server:
-        generator = Generator(
-            "hold", LOAD_CPUS, port=server.ports["edge"], edges=edges, values=25, seconds=options.seconds
-        )
-        viewer = None
-        try:
-            generator.ready()
-            step = max(1, edges // watched)
-            names = [f"edge{n}" for n in range(0, step * watched, step)]
-            command = [sys.executable, "-m", "bench.watchers", str(server.ports["ui.websocket"]), str(watchers)]
-            viewer = subprocess.Popen(
-                [*command, str(options.seconds + 1), *names, f"--settle={options.settle}"],
-                stdout=subprocess.PIPE,
-                text=True,
-                cwd=ROOT,
-            )
-            os.sched_setaffinity(viewer.pid, LOAD_CPUS)
-            assert viewer.stdout is not None
-            if viewer.stdout.readline() != "ready\n":
-                raise RuntimeError("the watchers did not get ready")
-            before = server.figures()
-            figures = generator.run()
-            after = server.figures()
-            seen = json.loads(viewer.stdout.readline())
-        finally:
-            generator.end()
-            if viewer is not None:
-                if viewer.poll() is None:
-                    try:
-                        viewer.wait(5)
-                    except subprocess.TimeoutExpired:
-                        viewer.kill()
-                viewer.wait()
-    _all_answered(figures)
-    expected = watchers * (figures["messages"] // edges)
-    return {
-        **seen,
-        "edges": edges,
-        "messages": figures["messages"],
-        "lost_messages": figures["messages"] - after["metrics"]["edgewebsocket0/Messages"],
-        "missing_pushes": expected - seen["pushes"],
-        "server_cpu_share": round((after["cpu_seconds"] - before["cpu_seconds"]) / figures["seconds"], 3),
-        "server_cpu_seconds": round(after["cpu_seconds"] - before["cpu_seconds"], 3),
-        "rss_bytes": after["rss_bytes"],
-        "seconds": figures["seconds"],
-        **_applications(before, after),
-    }
-
-
 def hold(options: Options) -> dict[str, Any]:
     """Edges at the real cadence, the server on one core; from the edge's clock to the push at the UI."""
-    return _watched(options, options.edges, options.watchers, options.watchers)
+    return hold_edges(
+        edges=options.edges,
+        watchers=options.watchers,
+        watched=options.watchers,
+        seconds=options.seconds,
+        settle=options.settle,
+        spread=options.spread,
+        applications=options.through_applications,
+        profile=options.profile,
+    )
 
 
 def fanout(options: Options) -> dict[str, Any]:
     """One edge, many watchers."""
-    figures = _watched(options, 1, options.watchers, 1)
+    figures = hold_edges(
+        edges=1,
+        watchers=options.watchers,
+        watched=1,
+        seconds=options.seconds,
+        settle=options.settle,
+        profile=options.profile,
+    )
     figures["pushes_per_cpu_second"] = round(figures["pushes"] / figures["server_cpu_seconds"])
     return figures
 
 
 def storm(options: Options) -> dict[str, Any]:
-    """All edges connect at once; until each got an answer."""
-    with Server("backend", cpus=SERVER_CPU, edges=options.edges) as server:
-        before = server.figures()
-        done = subprocess.run(
-            [str(build()), "storm", f"port={server.ports['edge']}", f"edges={options.edges}", "seconds=120"],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        after = server.figures()
-    figures = json.loads(done.stdout)
-    return {
-        "all_answered_seconds": figures["connect_seconds"],
-        "failed": figures["failed"] + figures["edges"] - figures["answered"],
-        "edges": options.edges,
-        "server_cpu_seconds": round(after["cpu_seconds"] - before["cpu_seconds"], 3),
-    }
+    """All edges connect at once beside others that are there already; until each got an answer."""
+    from bench.storm import measure
+
+    return measure(
+        edges=options.edges,
+        live=options.live,
+        watchers=options.watchers,
+        greet=options.greet,
+        profile=options.profile,
+    )
+
+
+def slow_readers(options: Options) -> dict[str, Any]:
+    """Watchers that stop reading, beside healthy ones."""
+    from bench.slowreaders import measure
+
+    return measure(
+        edges=options.edges,
+        watchers=options.watchers,
+        slow=options.slow,
+        seconds=options.seconds,
+        profile=options.profile,
+    )
 
 
 def rpc(options: Options) -> dict[str, Any]:
@@ -274,31 +234,17 @@ def rpc(options: Options) -> dict[str, Any]:
 
 
 def soak(options: Options) -> dict[str, Any]:
-    """A fleet that comes, sends and goes again and again for ``--seconds``: what the server holds when all are gone
-    must not grow. ``ratio``: memory at the end by that after a fifth of the time."""
-    samples: list[dict[str, Any]] = []
-    end = time.monotonic() + options.seconds
-    with Server("backend", cpus=SERVER_CPU, edges=options.edges, history="sqlite") as server:
-        while time.monotonic() < end or len(samples) < 5:
-            generator = Generator(
-                "hold", LOAD_CPUS, port=server.ports["edge"], edges=options.edges, values=options.values, seconds=3
-            )
-            try:
-                generator.ready()
-                figures = generator.run()
-            finally:
-                generator.end()
-            _all_answered(figures)
-            time.sleep(0.5)
-            samples.append(server.figures("flush"))
-    early, late = samples[len(samples) // 5], samples[-1]
-    return {
-        "ratio": round(late["rss_bytes"] / early["rss_bytes"], 3),
-        "rounds": len(samples),
-        "edges": options.edges,
-        **{f"{name}_early": early[name] for name in ("rss_bytes", "descriptors", "timers")},
-        **{f"{name}_late": late[name] for name in ("rss_bytes", "descriptors", "timers")},
-    }
+    """Edges that lose their connection, watchers that come and go, for ``--seconds``: nothing may grow."""
+    from bench.soak import measure
+
+    return measure(
+        edges=options.edges,
+        watchers=options.watchers,
+        values=options.values,
+        churn=options.churn,
+        seconds=options.seconds,
+        profile=options.profile,
+    )
 
 
 def growth(options: Options) -> dict[str, Any]:
@@ -403,6 +349,21 @@ def odoo_outage(options: Options) -> dict[str, Any]:
     return outage(edges=options.edges, seconds=options.seconds)
 
 
+def outage(options: Options) -> dict[str, Any]:
+    """A real database stopped and killed under load, the backend killed too; all that was sent is counted in it."""
+    from bench.outage import measure
+
+    return measure(
+        database=options.database,
+        edges=options.edges,
+        values=options.values,
+        seconds=options.seconds,
+        away=options.away,
+        watchers=options.watchers,
+        alone=options.alone,
+    )
+
+
 #: Name -> what to run, and the options that differ from the usual ones.
 BENCHMARKS: dict[str, tuple[Callable[[Options], dict[str, Any]], dict[str, Any]]] = {
     "ingest": (ingest, {}),
@@ -411,12 +372,14 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], dict[str, Any]], dict[str, Any]]
     "hold": (hold, {"edges": 2000, "watchers": 20}),
     "fanout": (fanout, {"watchers": 500}),
     "storm": (storm, {"edges": 2000}),
+    "slow-readers": (slow_readers, {"edges": 500}),
     "rpc": (rpc, {"edges": 1000}),
     "soak": (soak, {"edges": 500, "values": 25, "seconds": 1800.0}),
     "growth": (growth, {"edges": 10_000, "seconds": 60.0}),
     "history": (history, {"edges": 20, "rounds": 20}),
     "odoo": (odoo, {"edges": 10_000, "rounds": 20}),
     "odoo-outage": (odoo_outage, {"edges": 1000, "seconds": 60.0}),
+    "outage": (outage, {"edges": 1000, "values": 25, "seconds": 20.0}),
     "influx": (influx, {"messages": 10_000, "values": 25, "rounds": 5}),
     "alerting": (alerting, {"edges": 10_000}),
     "metrics": (metrics, {"edges": 10_000, "rounds": 20}),
@@ -428,19 +391,33 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], dict[str, Any]], dict[str, Any]]
 }
 #: Those that can go through edge applications.
 THROUGH = frozenset({"ingest", "hold"})
-USUAL = {"edges": 100, "values": 120, "messages": 100_000, "seconds": 10.0, "rounds": 3, "watchers": 20, "days": 365}
+USUAL = {
+    "edges": 100,
+    "values": 120,
+    "messages": 100_000,
+    "seconds": 10.0,
+    "rounds": 3,
+    "watchers": 20,
+    "days": 365,
+    "live": 500,
+    "slow": 50,
+    "churn": 10,
+}
+
+MEANING = {
+    "live": "storm: edges that are there already",
+    "slow": "slow-readers: watchers that stop reading",
+    "churn": "soak: edges that lose their connection in a second",
+}
 
 
 def record(result: dict[str, Any]) -> None:
     """One more row of the table in docs/performance.md."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
-    ).stdout.strip()
     figures = ", ".join(
         f"{name} {value}" for name, value in result.items() if name not in ("name", "command", "history")
     )
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    row = f"| {day} | {commit} | {machine()} | {result['name']} | {figures} | `{result['command']}` |"
+    row = f"| {day} | {commit()} | {machine()} | {result['name']} | {figures} | `{result['command']}` |"
     text = RESULTS.read_text() if RESULTS.exists() else "# Performance\n"
     if HEAD not in text:
         text += f"\n## Results\n\n{HEAD}\n|---|---|---|---|---|---|\n"
@@ -450,6 +427,17 @@ def record(result: dict[str, Any]) -> None:
         end += 1
     lines.insert(end, row)
     RESULTS.write_text("\n".join(lines) + "\n")
+
+
+def commit() -> str:
+    """``unknown`` without git, and in an unpacked archive."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return "unknown"
+    return found.stdout.strip() or "unknown"
 
 
 def machine() -> str:
@@ -465,7 +453,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("name", choices=BENCHMARKS)
     for name, value in USUAL.items():
-        parser.add_argument(f"--{name}", type=type(value))
+        parser.add_argument(f"--{name}", type=type(value), help=MEANING.get(name))
     parser.add_argument(
         "--through-applications",
         type=int,
@@ -480,8 +468,31 @@ def main(arguments: list[str]) -> int:
         metavar="S",
         help="hold, fanout: latencies are measured after S seconds; at the start every edge sends all its values",
     )
+    parser.add_argument(
+        "--spread",
+        type=int,
+        default=300,
+        metavar="S",
+        help="hold: the edges were started over S seconds, so their snapshots are; 0: all in one second",
+    )
+    parser.add_argument("--greet", action="store_true", help="storm: each edge sends all its values first")
+    parser.add_argument(
+        "--database", choices=DATABASES, default=DATABASES[0], help="outage: what the backend writes to"
+    )
+    parser.add_argument(
+        "--away",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="outage: seconds that it is away each time; 0: only steady",
+    )
+    parser.add_argument("--alone", action="store_true", help="outage: no SQLite beside the database")
     parser.add_argument("--record", action="store_true", help="append a row to docs/performance.md")
-    parser.add_argument("--profile", metavar="FILE", help="cProfile of the backend; slows it down")
+    parser.add_argument(
+        "--profile",
+        metavar="FILE",
+        help="what the backend's time goes into, for python -m bench.costs; slows it down. idle: its memory by type",
+    )
     options = parser.parse_args(arguments)
     run, own = BENCHMARKS[options.name]
     for name, value in {**USUAL, **own}.items():

@@ -17,6 +17,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
+from bench.inreactor import in_reactor
 from openems.backend.alerting.rules import MINUTE, MassGuard
 from openems.backend.alerting.service import AlertingService
 from openems.backend.events import EventBus
@@ -164,22 +165,9 @@ async def _measure(folder: Path, edges: int, users: int) -> dict[str, Any]:
 
 def measure(*, edges: int, users: int) -> dict[str, Any]:
     """``scan_ratio``: the scan against the questions alone."""
-    figures: dict[str, Any] = {}
 
-    async def run() -> None:
+    async def run() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="openems-bench-") as folder:
-            figures.update(await _measure(Path(folder), edges, users))
+            return await _measure(Path(folder), edges, users)
 
-    def failed(failure: Any) -> None:
-        figures["failure"] = failure
-
-    def begin() -> None:
-        running = Deferred.fromCoroutine(run())
-        running.addErrback(failed)
-        running.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(begin)
-    reactor.run()
-    if "failure" in figures:
-        figures["failure"].raiseException()
-    return figures
+    return in_reactor(run)

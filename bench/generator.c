@@ -4,12 +4,21 @@
  *
  *   ingest   every edge sends `messages` data messages of `values` values as fast as they are taken, at most `seconds`
  *   hold     every edge sends one message of `values` changed values a second, spread over the second, for `seconds`;
- *            a snapshot of `snapshot` values first and each 300 s. `_sum/BenchSentAt` is the wall clock in microseconds
+ *            a snapshot of `snapshot` values first, and 300 s after the edge's own start: the fleet is one that was
+ *            started over the last `spread` seconds (0: all at once, as after a restart of the backend).
+ *            `_sum/BenchSentAt` is the wall clock in microseconds.
+ *            reconnect=1: an edge that lost its connection tries again each second, and sends only while it has one;
+ *            a snapshot first, the next 300 s later. The figures say how many messages have a time in each second
+ *            (epoch) since the first one. A byte on stdin ends it before its time. It sleeps a millisecond at a time
+ *            then: databases need the processor.
+ *            churn=N, with reconnect: N edges a second, in turn, end their connection: orderly, by TCP alone, by RST
  *   idle     connect and stay silent for `seconds`
- *   storm    all edges connect at once; ends when each got the answer to a request, or after `seconds`
+ *   storm    all edges connect at once; ends when each got the answer to a request, or after `seconds`. greet=1: each
+ *            sends a snapshot first, as real edges do. stay=1: they stay until a line on stdin, after the figures
  *
  *   port, host=127.0.0.1, edges, first=0, key=apikey%d (of the edge's number), values, messages, seconds, snapshot,
- *   wait=1: when all are connected say "ready" and begin after a line on stdin.
+ *   reconnect, spread=300, churn, greet, stay, wait=1: when all are connected (storm: before) say "ready" and begin after a
+ *   line on stdin.
  *
  * ingest and storm end with one request for each edge; its answer (an error will do) proves that all before it was
  * worked off. The last line of output is a JSON object. Frames are made once; time stamps are written into the masked
@@ -21,6 +30,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -33,7 +43,8 @@
 #include <unistd.h>
 
 enum { CONNECTING, SHAKING, OPEN, CLOSED };
-enum { VARIANTS = 16, CONNECT_AT_ONCE = 100, BURST = 4, IN = 1024, MAX_EDGES = 100000, MAX_PENDING = 1 << 20 };
+enum { SNAPSHOT_EVERY = 300 }; /* seconds */
+enum { VARIANTS = 16, CONNECT_AT_ONCE = 100, BURST = 4, IN = 1024, MAX_EDGES = 100000, MAX_PENDING = 1 << 20, MAX_SECONDS = 86400 };
 
 /* A masked text frame; `time_at` and `sent_at` are where digits go, counted in the payload (-1: nowhere). */
 struct frame {
@@ -44,6 +55,7 @@ struct frame {
 
 struct edge {
     int fd, state, number, sent, in_length, probed, answered;
+    int next_full; /* second of the run from which on its next message is a snapshot */
     unsigned events;
     unsigned char *out; /* what the socket has not taken yet */
     int out_length, out_at, out_size;
@@ -54,12 +66,16 @@ struct edge {
 };
 
 static const char *mode, *host = "127.0.0.1", *key = "apikey%d";
-static int port = 8081, count = 100, first, values = 120, messages = 1000, snapshot = 700, wait_for_go;
+static int port = 8081, count = 100, first, values = 120, messages = 1000, snapshot = 700, wait_for_go, reconnect;
+static int spread = SNAPSHOT_EVERY, churn, greet, stay, churned;
+static int64_t snapshots;
+static double most_behind;
 static double seconds = 5;
 static struct edge *edges;
 static struct frame data[VARIANTS], snap, probe_frame;
 static int poller, in_flight, opened, failed, closed_early, answered, finishing;
-static int64_t sent_messages, sent_bytes, pushed_back, received;
+static int64_t sent_messages, sent_bytes, pushed_back, received, reconnected, first_second;
+static int sent_in[MAX_SECONDS], last_second = -1;
 
 static double now(void) {
     struct timespec t;
@@ -151,7 +167,7 @@ static void end(struct edge *e) {
     close(e->fd);
     free(e->out);
     e->out = NULL;
-    e->out_length = 0;
+    e->out_length = e->out_at = e->out_size = 0;
 }
 
 static void start_connecting(struct edge *e) {
@@ -163,6 +179,8 @@ static void start_connecting(struct edge *e) {
     setsockopt(e->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(e->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     e->state = CONNECTING;
+    e->events = 0;
+    e->in_length = e->skip = 0;
     in_flight++;
     if (connect(e->fd, (struct sockaddr *)&a, sizeof a) && errno != EINPROGRESS) {
         end(e);
@@ -234,6 +252,12 @@ static void send_data(struct edge *e, struct frame *f) {
     if (send_frame(e, f)) {
         e->sent++;
         sent_messages++;
+        int64_t second = e->last_ms / 1000;
+        if (!first_second) first_second = second;
+        int at = (int)(second - first_second);
+        if (at < 0 || at >= MAX_SECONDS) at = at < 0 ? 0 : MAX_SECONDS - 1;
+        sent_in[at]++;
+        if (at > last_second) last_second = at;
     }
 }
 
@@ -328,7 +352,11 @@ static void readable(struct edge *e) {
         e->state = OPEN;
         in_flight--;
         opened++;
-        if (!strcmp(mode, "storm")) send_probe(e);
+        e->next_full = 0;
+        if (!strcmp(mode, "storm")) {
+            if (greet) send_data(e, &snap);
+            if (e->state == OPEN) send_probe(e);
+        }
     }
     if (e->state == OPEN) frames_in(e);
 }
@@ -389,6 +417,24 @@ static void connect_all(double deadline, int at_once) {
     failed += count - next;
 }
 
+/* After a snapshot in that second. Of an edge that was there from the beginning a part of the time has gone by. */
+static int next_snapshot(const struct edge *e, int second) {
+    int gone_by = e->sent || !spread ? 0 : e->number % spread % SNAPSHOT_EVERY;
+    return second + SNAPSHOT_EVERY - gone_by;
+}
+
+static const unsigned char goodbye[] = {0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8};
+
+static void leave(struct edge *e) { /* one of three ways, in turn */
+    int way = churned++ % 3;
+    if (way == 0) put(e, goodbye, sizeof goodbye);
+    if (way == 2) {
+        struct linger at_once = {1, 0};
+        setsockopt(e->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    }
+    end(e);
+}
+
 static void setting(const char *text) {
     const char *value = strchr(text, '=');
     if (!value) die(text);
@@ -403,6 +449,11 @@ static void setting(const char *text) {
     else if (IS("messages")) messages = atoi(value);
     else if (IS("seconds")) seconds = atof(value);
     else if (IS("snapshot")) snapshot = atoi(value);
+    else if (IS("spread")) spread = atoi(value);
+    else if (IS("churn")) churn = atoi(value);
+    else if (IS("greet")) greet = atoi(value);
+    else if (IS("stay")) stay = atoi(value);
+    else if (IS("reconnect")) reconnect = atoi(value);
     else if (IS("wait")) wait_for_go = atoi(value);
     else {
         fprintf(stderr, "generator: unknown setting %s\n", text);
@@ -418,7 +469,8 @@ int main(int argc, char **argv) {
     mode = argv[1];
     for (int i = 2; i < argc; i++) setting(argv[i]);
     if (count < 1 || count > MAX_EDGES || values < 1 || values > 5000 || snapshot < 1 || snapshot > 5000 ||
-        seconds <= 0 || seconds > 86400 || messages < 1) {
+        seconds <= 0 || seconds > 86400 || messages < 1 ||
+        spread < 0 || spread > 86400 || churn < 0 || churn > count || (churn && !reconnect)) {
         fprintf(stderr, "generator: a setting is out of range\n");
         return 2;
     }
@@ -441,13 +493,17 @@ int main(int argc, char **argv) {
 
     double began = now();
     int storm = !strcmp(mode, "storm");
-    connect_all(began + (storm ? seconds : 60), storm ? count : CONNECT_AT_ONCE);
+    if (!storm) connect_all(began + 60, CONNECT_AT_ONCE);
     double connect_seconds = now() - began;
-    if (!storm && wait_for_go) {
+    if (wait_for_go) {
         printf("ready\n");
         fflush(stdout);
         char line[16];
         if (!fgets(line, sizeof line, stdin)) return 1;
+    }
+    if (storm) {
+        began = now();
+        connect_all(began + seconds, count);
     }
     double start = now(), deadline = start + seconds;
     if (!strcmp(mode, "ingest")) {
@@ -458,16 +514,36 @@ int main(int argc, char **argv) {
             turn(0.1);
         }
     } else if (hold) {
-        /* edge i is due at i/count of each second; its snapshots come each 300 s, spread over the edges */
+        /* edge i is due at i/count of each second */
+        int64_t leaving = 0;
         for (int64_t k = 0;; k++) {
             double due = start + (double)k / count;
             if (due >= deadline) break;
-            for (double left; (left = due - now()) > 0;) turn(left < 0.001 ? 0 : left);
+            for (double left; (left = due - now()) > 0;) turn(left >= 0.001 ? left : reconnect ? 0.001 : 0);
             if (k % 64 == 0) turn(0);
-            struct edge *e = &edges[k % count];
-            if (e->state != OPEN) continue;
+            if (reconnect && k % count == 0) {
+                struct pollfd told = {.fd = 0, .events = POLLIN};
+                if (poll(&told, 1, 0)) break;
+            }
+            if (now() - due > most_behind) most_behind = now() - due;
             int second = k / count;
-            send_data(e, second == 0 || second % 300 == e->number % 300 ? &snap : &data[(second + e->number) % VARIANTS]);
+            if (churn && second && k % count % (count / churn) == 0) {
+                struct edge *gone = &edges[leaving++ * 7919 % count];
+                if (gone->state == OPEN) leave(gone);
+            }
+            struct edge *e = &edges[k % count];
+            if (e->state == CLOSED && reconnect) {
+                reconnected++;
+                start_connecting(e);
+            }
+            if (e->state != OPEN) continue;
+            if (second < e->next_full) {
+                send_data(e, &data[(second + e->number) % VARIANTS]);
+                continue;
+            }
+            snapshots++;
+            e->next_full = next_snapshot(e, second);
+            send_data(e, &snap);
         }
         for (int i = 0; i < count; i++)
             if (edges[i].state == OPEN) send_probe(&edges[i]);
@@ -484,8 +560,23 @@ int main(int argc, char **argv) {
     double cpu = use.ru_utime.tv_sec + use.ru_stime.tv_sec + (use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6;
     printf("{\"mode\":\"%s\",\"edges\":%d,\"open\":%d,\"failed\":%d,\"closed\":%d,\"answered\":%d,\"messages\":%lld,"
            "\"bytes\":%lld,\"bytes_per_message\":%d,\"values_per_message\":%d,\"pushed_back\":%lld,"
-           "\"connect_seconds\":%.3f,\"seconds\":%.3f,\"generator_cpu_seconds\":%.3f}\n",
-           mode, count, opened, failed, closed_early, answered, (long long)sent_messages, (long long)sent_bytes,
+           "\"connect_seconds\":%.3f,\"seconds\":%.3f,\"generator_cpu_seconds\":%.3f",
+           mode, count, opened, failed, closed_early - churned, answered, (long long)sent_messages, (long long)sent_bytes,
            data[0].length, values, (long long)pushed_back, connect_seconds, took, cpu);
+    if (hold)
+        printf(",\"snapshots\":%lld,\"most_behind_ms\":%.1f,\"churned\":%d", (long long)snapshots, most_behind * 1000,
+               churned);
+    if (hold && reconnect) {
+        printf(",\"tries_to_reconnect\":%lld,\"first_second\":%lld,\"messages_by_second\":[",
+               (long long)reconnected, (long long)first_second);
+        for (int i = 0; i <= last_second; i++) printf("%s%d", i ? "," : "", sent_in[i]);
+        printf("]");
+    }
+    printf("}\n");
+    if (stay) {
+        fflush(stdout);
+        char line[16];
+        if (!fgets(line, sizeof line, stdin)) return 1;
+    }
     return 0;
 }

@@ -60,6 +60,10 @@ class Generator:
         if cpus:
             os.sched_setaffinity(self._process.pid, cpus)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ready(self) -> None:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -71,12 +75,21 @@ class Generator:
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self, *, stays: bool = False) -> dict[str, Any]:
+        """``stays``: the process goes on, as with ``stay=1``."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        self._process.wait(30)
+        if not stays:
+            self._process.wait(30)
         result: dict[str, Any] = json.loads(line)
         return result
+
+    def stop(self) -> None:
+        """Ends a run of ``hold`` with ``reconnect=1`` before its time; ask for the :meth:`figures` then."""
+        if self._process.poll() is not None:
+            assert self._process.stdout is not None
+            raise RuntimeError(f"the generator ended, exit {self._process.returncode}: {self._process.stdout.read()}")
+        self.go()
 
     def run(self) -> dict[str, Any]:
         self.go()

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
+from bench.inreactor import in_reactor
 from openems.backend.timedata.sqlite import schema
 from openems.backend.timedata.sqlite.provider import SqliteTimedata
 from openems.common.resolution import Resolution
@@ -55,25 +55,12 @@ def _fill(path: str, edges: int, days: int, end: int) -> None:
 
 def measure(*, edges: int, days: int, rounds: int) -> dict[str, Any]:
     """Both sides ask the same days of the same edges in turns. ``ratio`` is of the medians of all questions."""
-    figures: dict[str, Any] = {}
 
-    async def run() -> None:
+    async def run() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="openems-bench-") as folder:
-            figures.update(await _measure(str(Path(folder) / "history.sqlite"), edges, days, rounds))
+            return await _measure(str(Path(folder) / "history.sqlite"), edges, days, rounds)
 
-    def failed(failure: Any) -> None:
-        figures["failure"] = failure
-
-    def begin() -> None:
-        running = Deferred.fromCoroutine(run())
-        running.addErrback(failed)
-        running.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(begin)
-    reactor.run()
-    if "failure" in figures:
-        figures["failure"].raiseException()
-    return figures
+    return in_reactor(run)
 
 
 async def _measure(path: str, edges: int, days: int, rounds: int) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.internet.task import deferLater
 
+from bench.inreactor import in_reactor
 from openems.backend.timedata.influx import flux, influxql
 from openems.backend.timedata.influx.database import FLUX, INFLUX_QL
 from openems.backend.timedata.influx.lineprotocol import Encoder
@@ -40,33 +41,19 @@ MINUTES = 5
 
 def measure(*, messages: int, values: int, rounds: int) -> dict[str, Any]:
     """``messages`` notifications of ``values`` values in each round of writing."""
-    figures: dict[str, Any] = {}
 
-    async def run() -> None:
+    async def run() -> dict[str, Any]:
         service = known()["influxdb2"]
         service.install()
         with tempfile.TemporaryDirectory(prefix="openems-bench-") as folder:
             running = service.start(Path(folder))
             try:
                 bench = Bench(running.info, Path(folder))
-                figures.update(await bench.writing(messages, values, rounds))
-                figures.update(await bench.asking(rounds))
+                return {**await bench.writing(messages, values, rounds), **await bench.asking(rounds)}
             finally:
                 running.stop()
 
-    def failed(failure: Any) -> None:
-        figures["failure"] = failure
-
-    def begin() -> None:
-        deferred = Deferred.fromCoroutine(run())
-        deferred.addErrback(failed)
-        deferred.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(begin)
-    reactor.run()
-    if "failure" in figures:
-        figures["failure"].raiseException()
-    return figures
+    return in_reactor(run)
 
 
 class Bench:

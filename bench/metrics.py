@@ -16,9 +16,9 @@ import time
 from typing import Any
 
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 
+from bench.inreactor import in_reactor
 from openems.backend.core.querypool import QueryPool
 from openems.backend.core.timedatamanager import TimedataManager
 from openems.backend.edge.direct import DirectEndpoint
@@ -172,44 +172,29 @@ async def _measured(edges: int, rounds: int, scraper: _Scraper) -> dict[str, Any
 
 def measure(*, edges: int, rounds: int) -> dict[str, Any]:
     """``ratio``: reactor time of a scrape with that many edges to one without any."""
-    figures: dict[str, Any] = {}
 
-    async def run() -> None:
+    async def run() -> dict[str, Any]:
         scraper = _Scraper()
         try:
             none = await _measured(0, rounds, scraper)
             all_of_them = await _measured(edges, rounds, scraper)
         finally:
             scraper.end()
-        figures.update(
-            {
-                "ratio": round(all_of_them["cpu"] / none["cpu"], 2),
-                "reactor_cpu_ms": round(all_of_them["cpu"] * 1000, 1),
-                "worst_reactor_cpu_ms": round(all_of_them["worst_cpu"] * 1000, 1),
-                "reactor_ms": round(all_of_them["seconds"] * 1000, 1),
-                "worst_reactor_ms": round(all_of_them["worst"] * 1000, 1),
-                "usual_longest_block_ms": round(all_of_them["usual"] * 1000, 1),
-                "longest_block_ms": round(all_of_them["block"] * 1000, 1),
-                "longest_block_seen_outside_ms": round(all_of_them["outside"] * 1000, 1),
-                "longest_block_cpu_ms": round(all_of_them["worked"] * 1000, 1),
-                "reactor_cpu_ms_without_edges": round(none["cpu"] * 1000, 1),
-                "bytes": all_of_them["bytes"],
-                "descriptors": all_of_them["descriptors"],
-                "edges": edges,
-                "links": "fake",
-            }
-        )
+        return {
+            "ratio": round(all_of_them["cpu"] / none["cpu"], 2),
+            "reactor_cpu_ms": round(all_of_them["cpu"] * 1000, 1),
+            "worst_reactor_cpu_ms": round(all_of_them["worst_cpu"] * 1000, 1),
+            "reactor_ms": round(all_of_them["seconds"] * 1000, 1),
+            "worst_reactor_ms": round(all_of_them["worst"] * 1000, 1),
+            "usual_longest_block_ms": round(all_of_them["usual"] * 1000, 1),
+            "longest_block_ms": round(all_of_them["block"] * 1000, 1),
+            "longest_block_seen_outside_ms": round(all_of_them["outside"] * 1000, 1),
+            "longest_block_cpu_ms": round(all_of_them["worked"] * 1000, 1),
+            "reactor_cpu_ms_without_edges": round(none["cpu"] * 1000, 1),
+            "bytes": all_of_them["bytes"],
+            "descriptors": all_of_them["descriptors"],
+            "edges": edges,
+            "links": "fake",
+        }
 
-    def failed(failure: Any) -> None:
-        figures["failure"] = failure
-
-    def begin() -> None:
-        running = Deferred.fromCoroutine(run())
-        running.addErrback(failed)
-        running.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(begin)
-    reactor.run()
-    if "failure" in figures:
-        figures["failure"].raiseException()
-    return figures
+    return in_reactor(run)

@@ -11,18 +11,18 @@ import statistics
 import tempfile
 import time
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 
 from bench.generator import Generator
+from bench.inreactor import in_reactor
 from openems.application import config
 from openems.application.backend import Backend
 from openems.backend.events import EventBus
@@ -84,25 +84,6 @@ def sql(running: Running, text: str, *parameters: Any) -> list[tuple[Any, ...]]:
             return cursor.fetchall() if cursor.description else []
     finally:
         connection.close()
-
-
-def in_reactor(work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    outcome: list[Any] = []
-
-    async def run() -> None:
-        outcome.append(await work())
-
-    def begin() -> None:
-        running = Deferred.fromCoroutine(run())
-        running.addErrback(outcome.append)
-        running.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(begin)
-    reactor.run()
-    if hasattr(outcome[0], "raiseException"):
-        outcome[0].raiseException()
-    result: dict[str, Any] = outcome[0]
-    return result
 
 
 def settings(running: Running) -> OdooSettings:

@@ -22,6 +22,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from txpostgres.txpostgres import Connection
 
+from bench.inreactor import in_reactor
 from openems.backend.timedata.spool import Item
 from openems.backend.timedata.timescaledb.partitions import Partitions
 from openems.backend.timedata.timescaledb.provider import TimescaledbTimedata
@@ -273,9 +274,8 @@ async def _fill(session: Any, provider: TimescaledbTimedata, days: int, end: int
 
 def measure(part: str, **options: Any) -> dict[str, Any]:
     """``part``: write or ask."""
-    figures: dict[str, Any] = {}
 
-    async def run() -> None:
+    async def run() -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="openems-bench-") as folder:
             Path(folder).chmod(0o755)
             (Path(folder) / "server").mkdir()
@@ -283,17 +283,8 @@ def measure(part: str, **options: Any) -> dict[str, Any]:
             try:
                 bench = Bench(server, Path(folder))
                 work = _write if part == "write" else _ask
-                figures.update(await work(bench, **options))
+                return await work(bench, **options)
             finally:
                 server.stop()
 
-    def begin() -> None:
-        running = Deferred.fromCoroutine(run())
-        running.addErrback(lambda failure: figures.update(failure=failure))
-        running.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(begin)
-    reactor.run()
-    if "failure" in figures:
-        figures["failure"].raiseException()
-    return figures
+    return in_reactor(run)

@@ -25,6 +25,11 @@ class Server:
 
     def __enter__(self) -> Server:
         self._folder = tempfile.TemporaryDirectory(prefix="openems-bench-")
+        self.begin()
+        return self
+
+    def begin(self) -> None:
+        """Once more, after :meth:`kill`, with what is in the folder."""
         command = [sys.executable, "-m", "bench.server", self._kind, "--folder", self._folder.name]
         for name, value in self._options.items():
             if value is not None:
@@ -35,11 +40,25 @@ class Server:
         if self._cpus:
             os.sched_setaffinity(self._process.pid, self._cpus)
         self.ports = self._read()
-        return self
+
+    def kill(self) -> None:
+        """-9."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
         try:
             self._process.wait(15)
         except subprocess.TimeoutExpired:
@@ -64,4 +83,6 @@ class Server:
         if not line:
             raise RuntimeError(f"the {self._kind} server ended")
         result: dict[str, Any] = json.loads(line)
+        if "error" in result:
+            raise RuntimeError(f"the {self._kind} server: {result['error']}")
         return result

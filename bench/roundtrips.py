@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
+from bench.inreactor import in_reactor
 from bench.watchers import percentile, reactor
 from openems.common.jsonrpc import Notification, Request, new_id
 from openems.websocket.client import ReconnectingClient
@@ -94,7 +95,6 @@ async def measure(options: argparse.Namespace) -> None:
         "max_ms": percentile(took, 1.0),
     }
     print(json.dumps(figures), flush=True)
-    reactor.stop()
 
 
 def main() -> None:
@@ -107,12 +107,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
 
-    def failed(failure: Any) -> None:
-        failure.printTraceback()
-        reactor.stop()
-
-    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(measure(options)).addErrback(failed))
-    reactor.run()
+    in_reactor(lambda: measure(options))
 
 
 if __name__ == "__main__":

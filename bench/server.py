@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import gc
 import json
 import os
 import socket
@@ -23,7 +24,11 @@ epollreactor.install()
 from twisted.internet import reactor as _reactor  # noqa: E402
 from twisted.internet.defer import Deferred  # noqa: E402
 from twisted.internet.stdio import StandardIO  # noqa: E402
+from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogBeginner  # noqa: E402
 from twisted.protocols.basic import LineReceiver  # noqa: E402
+from zope.interface import implementer  # noqa: E402
+
+from bench import inventory  # noqa: E402
 
 reactor: Any = _reactor
 
@@ -34,9 +39,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def configuration(folder: Path, edges: int, history: str, applications: int = 0) -> str:
+def configuration(
+    folder: Path, edges: int, history: str, applications: int = 0, more: dict[str, Any] | None = None
+) -> str:
     """TOML of a backend for ``edges`` edges, apikeys ``apikey0`` and so on; any login is taken. ``applications``: edge
-    applications that the edges come through, processes of their own."""
+    applications that the edges come through, processes of their own. ``more``: sections in place of the usual ones."""
     from openems.application import config
 
     metadata = {
@@ -57,7 +64,7 @@ def configuration(folder: Path, edges: int, history: str, applications: int = 0)
     }
     if history == "sqlite":
         sections["timedata.sqlite"] = [{"id": "timedata0", "path": str(folder / "history.sqlite")}]
-    return config.to_toml(sections)
+    return config.to_toml({**sections, **(more or {})})
 
 
 class Control(LineReceiver):
@@ -71,12 +78,14 @@ class Control(LineReceiver):
 
     def lineReceived(self, line: bytes) -> None:
         if self._profile is not None:
-            if self._asked:
-                self._profile.disable()
-            else:
-                self._profile.enable()
+            # So the file has what was between the first line and the last, not the end of the program.
+            self._profile.disable()
+            if self._asked and self._profile_path:
+                self._profile.dump_stats(self._profile_path)
+            self._profile.enable()
         self._asked = True
-        Deferred.fromCoroutine(self._answer(line))
+        # Whoever asked waits for a line.
+        Deferred.fromCoroutine(self._answer(line)).addErrback(lambda failure: self.say({"error": str(failure)}))
 
     async def _answer(self, line: bytes) -> None:
         self.say(await self._figures(line.decode()))
@@ -87,7 +96,6 @@ class Control(LineReceiver):
     def connectionLost(self, reason: Any = None) -> None:
         if self._profile is not None and self._profile_path:
             self._profile.disable()
-            self._profile.dump_stats(self._profile_path)
         if reactor.running:
             reactor.stop()
 
@@ -105,7 +113,8 @@ async def serve(options: argparse.Namespace) -> None:
         from openems.application.service import settle_memory
 
         raise_limit()
-        text = configuration(Path(options.folder), options.edges, options.history, options.applications)
+        more = json.loads(Path(options.sections).read_text()) if options.sections else {}
+        text = configuration(Path(options.folder), options.edges, options.history, options.applications, more)
         parsed = config.parse(text, "the benchmark")
         backend = Backend(
             parsed[0] if isinstance(parsed, tuple) else parsed,
@@ -122,16 +131,31 @@ async def serve(options: argparse.Namespace) -> None:
         if question == "flush":
             for provider in backend.timedata if backend is not None else ():
                 await provider.flush()
-        answer: dict[str, Any] = {
+        answer: dict[str, Any] = {}
+        if question in ("tables", "inventory"):
+            gc.unfreeze()
+            gc.collect()
+            answer["tables"] = inventory.tables()
+            answer["objects"] = len(gc.get_objects())
+            answer["sqlite_bytes"] = inventory.sqlite_bytes()
+        if question == "inventory":
+            kinds = inventory.types()
+            answer["types"] = {name: count for name, (count, _) in kinds.items()}
+            answer["type_bytes"] = {name: size for name, (_, size) in kinds.items()}
+            del kinds
+        answer |= {
             "cpu_seconds": time.process_time(),
             "rss_bytes": rss(),
             "descriptors": len(os.listdir("/proc/self/fd")),
             "timers": len(reactor.getDelayedCalls()),
         }
         if backend is not None:
-            answer["metrics"] = dict(backend.edge_manager.debug_metrics())
+            answer["metrics"] = {**backend.edge_manager.debug_metrics(), **backend.ui.debug_metrics()}
+            answer["waiting_bytes"] = backend.ui.websocket.load()[2]
             for provider in backend.timedata:
                 answer["metrics"].update(provider.debug_metrics())
+                if hasattr(provider, "_spool"):
+                    answer["metrics"][f"{provider.id}/Unsafe"] = provider._spool.unsafe
             if backend.edge_processes is not None:
                 answer["metrics"].update(backend.edge_processes.debug_metrics())
                 children = [usage(child.transport.pid) for child in backend.edge_processes.children]
@@ -166,12 +190,22 @@ def main() -> None:
     parser.add_argument("--applications", type=int, default=0)
     parser.add_argument("--folder", default=".")
     parser.add_argument("--profile")
+    parser.add_argument("--sections", help="file: JSON of sections of the configuration")
     options = parser.parse_args()
 
     def failed(failure: Any) -> None:
         failure.printTraceback(sys.stderr)
         reactor.stop()
 
+    @implementer(ILogObserver)
+    def log(event: Any) -> None:
+        if event.get("log_level") is LogLevel.critical:
+            print(formatEvent(event), file=sys.stderr)
+            if "log_failure" in event:
+                print(event["log_failure"].getTraceback(), file=sys.stderr)
+
+    # Else Twisted keeps 65,536 events until it knows where to put them: what looks like a leak is none of ours.
+    globalLogBeginner.beginLoggingTo([log], redirectStandardIO=False, discardBuffer=True)
     reactor.callWhenRunning(lambda: Deferred.fromCoroutine(serve(options)).addErrback(failed))
     reactor.run()
 

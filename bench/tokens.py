@@ -19,6 +19,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
+from bench.inreactor import in_reactor
 from openems.backend.authentication.keycloak.jwks import Jwks
 from openems.backend.authentication.keycloak.keyset import Key, read_keys
 from openems.backend.authentication.keycloak.pace import Pace
@@ -30,24 +31,7 @@ BEAT = 0.005
 
 
 def measure(*, tokens: int, rounds: int) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-
-    async def run() -> None:
-        figures.update(await _measure(tokens, rounds))
-
-    def failed(failure: Any) -> None:
-        figures["failure"] = failure
-
-    def begin() -> None:
-        running = Deferred.fromCoroutine(run())
-        running.addErrback(failed)
-        running.addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(begin)
-    reactor.run()
-    if "failure" in figures:
-        figures["failure"].raiseException()
-    return figures
+    return in_reactor(lambda: _measure(tokens, rounds))
 
 
 async def _measure(count: int, rounds: int) -> dict[str, Any]:

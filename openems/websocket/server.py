@@ -9,10 +9,11 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTCP, IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.internet.tcp import Port as TcpPort
 from twisted.logger import Logger
 from twisted.web.http import datetimeToString
 
-from openems.websocket import handshake, sharedport
+from openems.websocket import admission, handshake, sharedport
 from openems.websocket.frames import FastFrames
 from openems.websocket.peer import MAX_RUNNING, SEND_LIMIT, Connection
 from openems.websocket.proxies import TrustedProxies
@@ -190,6 +191,8 @@ class WebSocketServer:
             self._port = IReactorTCP(self.reactor).listenTCP(
                 port, self._factory, backlog=sharedport.BACKLOG, interface=interface
             )
+        if isinstance(self._port, TcpPort):
+            admission.pace(self._port)
         self._ping.start(PING_INTERVAL, now=False)
         bound = int(self._port.getHost().port)
         self._log.info("{name}: listening on port {port}", name=self.name, port=bound)

@@ -88,9 +88,36 @@ class TestBench(SynchronousTestCase):
         self.assertEqual(result["failed"], 0)
 
     def test_soak(self) -> None:
-        result = self.bench("soak", "--edges", "5", "--seconds", "1")
-        self.assertGreaterEqual(result["rounds"], 5)
-        self.assertEqual(result["descriptors_early"], result["descriptors_late"])
+        result = self.bench("soak", "--edges", "5", "--watchers", "3", "--churn", "2", "--seconds", "4")
+        self.assertGreater(result["reconnects_of_edges"], 2)
+        self.assertGreater(result["watchers_that_left"], 0)
+        self.assertEqual(len(result["rss_bytes"]), 3)
+        self.assertEqual(result["fleet_afterwards"], 0)
+
+    def test_storm_beside_live_edges(self) -> None:
+        for words in ([], ["--greet"]):
+            result = self.bench("storm", "--edges", "30", "--live", "20", "--watchers", "20", *words)
+            self.assertEqual((result["failed"], result["live_edges_lost"], result["lost_messages"]), (0, 0, 0))
+            self.assertGreater(result["before_pushes"], 20)
+
+    def test_slow_readers_get_the_newest_values_once_they_read(self) -> None:
+        result = self.bench("slow-readers", "--edges", "25", "--watchers", "3", "--slow", "2", "--seconds", "3")
+        self.assertEqual(result["slow_readers"], 2)
+        self.assertEqual(result["readers_with_newest_values"], 2)
+        self.assertEqual((result["older_after_newer"], result["waiting_bytes_after"]), (0, 0))
+        self.assertGreater(result["pushes_skipped"], 0)
+        self.assertLess(result["waiting_bytes_per_slow_reader"], 400_000)
+
+    def test_profile(self) -> None:
+        path = str(Path(self.mktemp()).absolute())
+        self.bench("hold", "--edges", "5", "--watchers", "5", "--seconds", "2", "--profile", path)
+        run = subprocess.run([sys.executable, "-m", "bench.costs", path], cwd=ROOT, capture_output=True, text=True)
+        self.assertIn("orjson.loads", run.stdout)
+        # To the last message, not only to the first figures in between.
+        (loads,) = (line for line in run.stdout.splitlines() if line.endswith("orjson.loads"))
+        self.assertGreaterEqual(int(loads.split()[1]), 10)
+        self.bench("idle", "--edges", "50", "--seconds", "1", "--profile", path)
+        self.assertIn("openems.websocket.peer.Connection", Path(path).read_text())
 
     def test_growth(self) -> None:
         result = self.bench("growth", "--edges", "100")

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from openems.websocket.client import ClientProtocol, ReconnectingClient
 from tests.application.ports import free_offset
-from tests.websocket.test_conformance import KOSOKU, Echo
+from tests.websocket.test_conformance import ALL_CASES, KOSOKU, Echo
 
 
 class Suite(ProcessProtocol):
@@ -55,7 +55,7 @@ class Conversation(Echo):
 
 
 class Conformance(TestCase):
-    timeout = 180
+    timeout = ALL_CASES
 
     async def connect(self, path: str) -> list[bytes]:
         ended: Deferred[list[bytes]] = Deferred()
@@ -71,7 +71,7 @@ class Conformance(TestCase):
         )
         client.start()
         try:
-            return await ended.addTimeout(30, reactor)  # type: ignore[arg-type]
+            return await ended.addTimeout(ALL_CASES, reactor)  # type: ignore[arg-type]
         finally:
             await client.stop()
 

@@ -13,6 +13,7 @@ Rules
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -106,7 +107,8 @@ class Subscriptions:
         old = watcher.channels.pop(edge_id, None)
         if entry is not None and old is not None:
             entry.leave(watcher, old)
-        new = tuple(sorted(set(channels)))
+        # Names come from JSON, each a text of its own: with thousands of them a session, one of each is enough.
+        new = tuple(map(sys.intern, sorted(set(channels))))
         if not new:
             self._behind.pop((watcher, edge_id), None)
             return

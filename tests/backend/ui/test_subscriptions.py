@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -51,6 +52,12 @@ class SubscriptionsTest(SynchronousTestCase):
         self.assertEqual(self.edges.asked, [("edge0", ("A/x", "A/y")), ("edge0", ("A/x",))])
         self.assertEqual(len({id(connection.sent[0]) for connection in connections}), 1)
         self.assertEqual(other.values(), [{"A/x": 1}])
+
+    def test_names_of_channels_are_kept_once_for_all_sessions(self) -> None:
+        """Each name of a request is a text of its own; thousands of them a session would be a megabyte."""
+        one, other = (self.watcher(*orjson.loads(b'["A/x","A/y"]'))[0] for _ in range(2))
+        for mine, theirs in zip(one.channels["edge0"], other.channels["edge0"], strict=True):
+            self.assertIs(mine, theirs)
 
     def test_envelope(self) -> None:
         """ui.md 10.2"""
