@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from openems.application.config import listeners
 from openems.application.health import Component
@@ -14,15 +15,21 @@ if TYPE_CHECKING:
     from openems.application.backend import Backend
 
 
+def history_components(providers: Iterable[Any]) -> dict[str, Component]:
+    components: dict[str, Component] = {}
+    for provider in providers:
+        text = provider.debug_log() if IDebugLoggable.providedBy(provider) else ""
+        components[f"Timedata {provider.id}"] = Component("CANNOT " not in (text or ""), text or "")
+    return components
+
+
 def components_of(backend: Backend) -> dict[str, Component]:
     problems: list[str] = backend.metadata.health()
     state = f"{len(backend.metadata.edges())} edges"
     components = {
         "Metadata": Component(bool(backend.metadata.initialized) and not problems, "; ".join(problems) or state)
     }
-    for provider in backend.timedata:
-        text = provider.debug_log() if IDebugLoggable.providedBy(provider) else ""
-        components[f"Timedata {provider.id}"] = Component("CANNOT " not in (text or ""), text or "")
+    components |= history_components(backend.timedata)
     if backend.oauth is not None:
         wrong = backend.oauth.problems()
         components["Authentication.OAuth"] = Component(not wrong, "; ".join(wrong) or backend.oauth.realm.issuer)

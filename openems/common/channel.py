@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from openems.common.errors import COMMON_NO_VALID_CHANNEL_ADDRESS, OpenemsError, short
@@ -9,6 +10,29 @@ from openems.common.errors import COMMON_NO_VALID_CHANNEL_ADDRESS, OpenemsError,
 #: Longer addresses are no channels of any edge; they are refused before anything is made of them.
 MAX_LENGTH = 255
 _EXACT = 1073741823
+_COMPONENT_ID = re.compile(r"([a-z][a-zA-Z0-9]*[0-9]|_[a-z]([a-zA-Z0-9]*[a-zA-Z])?)\Z")
+_WORD = re.compile("[a-zA-Z0-9]+")
+
+
+def is_component_id(text: str) -> bool:
+    """As databases hold them (timedata.md 5.7).
+
+    >>> [is_component_id(text) for text in ("_sum", "pvInverter0", "ess", "Ess1", "_s1")]
+    [True, True, False, False, False]
+    """
+    return _COMPONENT_ID.match(text) is not None
+
+
+def component_id(name: str) -> str:
+    """A component's name as an id that databases hold.
+
+    >>> component_id("edges0"), component_id("Backend.Edge.Server")
+    ('edges0', 'backendEdgeServer0')
+    """
+    if is_component_id(name):
+        return name
+    text = "".join(word[0].upper() + word[1:] for word in _WORD.findall(name)).lstrip("0123456789") or "unnamed"
+    return text[0].lower() + text[1:] + ("" if text[-1].isdigit() else "0")
 
 
 def check_address(text: str) -> str:
@@ -25,14 +49,6 @@ def check_address(text: str) -> str:
 def check_addresses(texts: Iterable[str]) -> list[str]:
     """Checked, without duplicates, in the order of the text."""
     return sorted({check_address(text) for text in texts})
-
-
-def component_of(address: str) -> str:
-    return address.partition("/")[0]
-
-
-def channel_of(address: str) -> str:
-    return address.split("/", 2)[1]
 
 
 def match(address: str, pattern: str) -> int:

@@ -18,9 +18,6 @@ class DataKind(enum.StrEnum):
     RESEND = "resendData"
 
 
-KINDS = {kind.value: kind for kind in DataKind}
-
-
 class DataNotification(msgspec.Struct):
     """``rows``: epoch milliseconds -> row, in ascending order of time."""
 
@@ -28,17 +25,8 @@ class DataNotification(msgspec.Struct):
     rows: dict[int, Row]
 
 
-class BadData(ValueError):
-    """``reason`` is one of a small set of words, fit for a metric's label."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
-
-
-#: Times before 2000 or after 2100 are nonsense of an edge's clock.
+#: Times before 2000 are nonsense of an edge's clock.
 MIN_TIME = 946_684_800_000
-MAX_TIME = 4_102_444_800_000
 
 
 def rows_of(params: Any, now: int, future: int = 3_600_000) -> tuple[dict[int, Row], dict[str, int]]:

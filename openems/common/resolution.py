@@ -262,6 +262,12 @@ class Grid(msgspec.Struct, frozen=True):
         return not any(edge % length for edge in self.edges)
 
 
+def whole(from_date: datetime.datetime, to_date: datetime.datetime) -> Grid:
+    """All of it as one period; none where it is empty."""
+    start, end = milliseconds(from_date), milliseconds(to_date)
+    return Grid([start] if start < end else [], end)
+
+
 def periods(
     from_date: datetime.datetime, to_date: datetime.datetime, resolution: Resolution, limit: int = MAX_PERIODS
 ) -> Grid:

@@ -24,12 +24,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 
 from openems.common.redact import hide, is_secret, redacted, redacted_text
 from openems.http.body import Bytes, TooLong, body_of
 from openems.http.concurrency import Busy, Concurrency
+from openems.http.connections import KeptConnections
 
 #: Seconds for one exchange, and for connecting within it.
 TIMEOUT = 10.0
@@ -87,11 +88,6 @@ class Reply(msgspec.Struct, frozen=True):
         return value
 
 
-class _Pool(HTTPConnectionPool):
-    # Without two lines in the log for each connection.
-    _factory: Any = type("_QuietFactory", (HTTPConnectionPool._factory,), {"noisy": False})
-
-
 class Exchange:
     """``observe(path, status, seconds)`` is told of each, with the path's template; status ``-1`` without a reply.
     ``debug`` logs the exchanges, redacted. ``persistent``: connections are kept for the next request."""
@@ -119,14 +115,10 @@ class Exchange:
         self._debug = debug
         self._closed = False
         self._under_way: set[Deferred[Reply]] = set()
-        self._pool: HTTPConnectionPool | None = None
+        self._kept: KeptConnections | None = None
         if agent is None:
-            make_pool: Any = _Pool
-            self._pool = pool = make_pool(reactor, persistent=persistent)
-            pool.retryAutomatically = False
-            pool.maxPersistentPerHost = concurrency.limit
-            pool.cachedConnectionTimeout = int(IDLE)
-            agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT, pool=pool)
+            self._kept = KeptConnections(reactor, per_host=concurrency.limit, idle=IDLE, persistent=persistent)
+            agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT, pool=self._kept)
         # Cookies of one user's login must not travel with another's.
         nothing = IndexableCookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
         self._client = treq.client.HTTPClient(agent, cookiejar=nothing, data_to_body_producer=Bytes)
@@ -136,8 +128,8 @@ class Exchange:
         self._closed = True
         for waiting in tuple(self._under_way):
             waiting.cancel()
-        if self._pool is not None:
-            await self._pool.closeCachedConnections()
+        if self._kept is not None:
+            await self._kept.close()
 
     async def request(
         self,

@@ -30,7 +30,7 @@ T = TypeVar("T")
 CONNECT_SECONDS = 10.0
 #: Pauses between tries to reach a server that is away.
 FIRST_RETRY = 0.5
-LAST_RETRY = 30.0
+LAST_RETRY = 10.0
 #: A session idle for longer is tried before use, and closed after IDLE_SECONDS.
 CHECK_AFTER = 30.0
 CHECK_SECONDS = 3.0

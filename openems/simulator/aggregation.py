@@ -16,7 +16,8 @@ ENUMS = ("/State", "/GridMode")
 
 
 def mean(values: Sequence[int | float]) -> int | float:
-    """>>> mean([2, 7]), mean([2.9, 7.1])
+    """
+    >>> mean([2, 7]), mean([2.9, 7.1])
     (5, 5.0)
     """
     result = sum(values) / len(values)
@@ -41,7 +42,8 @@ class Window:
 
 
 def mode(values: Sequence[int | float]) -> int | float:
-    """>>> mode([1, 3, 3]), mode([1, 2, 3]), mode([3, 2, 1])
+    """
+    >>> mode([1, 3, 3]), mode([1, 2, 3]), mode([3, 2, 1])
     (3, 3, 1)
     """
     last = {value: index for index, value in enumerate(values)}

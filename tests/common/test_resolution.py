@@ -20,6 +20,7 @@ from openems.common.resolution import (
     milliseconds,
     periods,
     start_of_day,
+    whole,
     zone,
 )
 
@@ -184,6 +185,12 @@ class PeriodsTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         self.assertEqual([], periods(day("2026-01-02"), day("2026-01-01"), Resolution(1, Unit.DAYS)).starts)
+
+    def test_all_of_it_as_one(self) -> None:
+        start = datetime.datetime(2026, 3, 29, tzinfo=BERLIN)
+        one = whole(start, start + datetime.timedelta(days=1))
+        self.assertEqual((one.starts, one.end), ([milliseconds(start)], milliseconds(start) + 23 * HOUR))
+        self.assertEqual((len(whole(start, start)), whole(start, start).start), (0, milliseconds(start)))
 
     def test_midnight_that_does_not_exist(self) -> None:
         tz = ZoneInfo("America/Sao_Paulo")

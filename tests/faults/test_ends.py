@@ -82,7 +82,7 @@ class OutOfMemory(Ends):
             self.transport.signalProcess("KILL")
             await self.process.ended
         elif self.process.signal == signal.SIGSEGV:
-            # A library that does not ask whether it got its memory; the log says which.
+            # orjson does not ask whether it got its memory; the log says where.
             self.assertIn("Fatal Python error", self.process.output)
         await self.come_back()
         self.assertEqual((await self.settings())["number"], 1)

@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from openems.backend.interfaces import IDebugLoggable, IMetricsConsumer, ITimedataManager
 from openems.backend.models import History
+from openems.common.channel import component_id
 from openems.common.data import DataKind, DataNotification, Value
 from openems.common.errors import OpenemsError, generic
 from openems.common.histogram import Histogram
@@ -31,6 +32,15 @@ RESULTS = ("ok", "error", "unserved", "cancelled")
 QUERY_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 #: The pseudo edge of the backend's own metrics.
 BACKEND = "backend0"
+
+
+def _stored(metrics: Mapping[str, int | float]) -> dict[str, Value]:
+    """``<component>/<name>`` as channels that any database takes: components have names that are no ids."""
+    channels: dict[str, Value] = {}
+    for metric, value in metrics.items():
+        component, slash, name = metric.partition("/")
+        channels[f"{component_id(component)}{slash}{name}"] = value
+    return channels
 
 
 class CannotServe(Exception):
@@ -89,7 +99,7 @@ class TimedataManager:
 
     def consume_metrics(self, now: int, metrics: Mapping[str, int | float]) -> None:
         if self._write_metrics and metrics and not self._is_edge(BACKEND):
-            self.write(BACKEND, DataNotification(DataKind.TIMESTAMPED, {now: dict(metrics)}))
+            self.write(BACKEND, DataNotification(DataKind.TIMESTAMPED, {now: _stored(metrics)}))
 
     # --- asking
 

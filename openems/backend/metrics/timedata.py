@@ -24,6 +24,7 @@ _KNOWN = {
     "Waiting": ("timedata_write_queue_points", False, "Values that wait to be written."),
     "WaitingOnDisk": ("timedata_spool_points", False, "Values on disk that wait for the database."),
     "DiskBytes": ("timedata_spool_bytes", False, "Bytes on disk that wait for the database."),
+    "Files": ("timedata_spool_files", False, "Files of values that wait for the database."),
     "OldestWaitingSeconds": (_SPOOL_AGE, False, "Age of the oldest value that waits."),
 }
 _DROPPED = "Dropped"

@@ -13,11 +13,10 @@ The same for every provider with a database behind it, so that their answers agr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from math import hypot
 
-from openems.common.channel import MAX_LENGTH, match
+from openems.common.channel import MAX_LENGTH, is_component_id, match
 from openems.common.data import MIN_TIME, DataKind, Row
 
 _PLAIN = frozenset((int, float))
@@ -27,16 +26,6 @@ HUGE = 10**18
 MAX_TEXT = 4_096
 MAX_CHANNELS = 10_000
 MAX_EDGES = 200_000
-
-COMPONENT_ID = re.compile(r"([a-z][a-zA-Z0-9]*[0-9]|_[a-z]([a-zA-Z0-9]*[a-zA-Z])?)\Z")
-
-
-def is_component_id(text: str) -> bool:
-    """
-    >>> [is_component_id(text) for text in ("_sum", "pvInverter0", "ess", "Ess1", "_s1")]
-    [True, True, False, False, False]
-    """
-    return COMPONENT_ID.match(text) is not None
 
 
 class ChannelFilter:

@@ -3,7 +3,8 @@
 - Values go from memory to the database in batches as long as it takes them: nothing is on disk then.
 - What the database did not confirm within :data:`SAFE_AFTER` seconds is put on disk too, the batch being written
   included. So a killed process loses no more than that, and what a stopped one could not write waits for the next.
-- While anything waits on disk, what comes is put behind it: the oldest is written first.
+- The oldest is written first: behind what waits on disk only, everything that comes is put on disk only. Half of the
+  memory is for what waits there *and* on disk: a database that is a little too slow costs no reading.
 - ``write`` raises :class:`TryLater` or :class:`Refused`: spoolretry.py says what happens then.
 - A batch may be written twice (its answer was lost; the process was killed): writes must be idempotent.
 - Bounds: ``memory_values`` and ``disk_bytes``. When both are full, ``put`` says no and counts.
@@ -80,6 +81,9 @@ class Spool:
         self._fresh_values = 0
         self._fresh_since = 0.0
         self._moving = 0
+        #: On disk and in memory, the oldest first; all of it older than what is on disk only.
+        self._ready: deque[Batch] = deque()
+        self._ready_values = 0
         self._batches: list[Batch] = []
         self._writers: list[Deferred[None]] = []
         self._sleepers: list[Deferred[None]] = []
@@ -130,8 +134,8 @@ class Spool:
     @property
     def waiting(self) -> int:
         """Values accepted and not yet written or dropped, those on disk included."""
-        held = sum(record.values for batch in self._batches for record in batch.records)
-        in_hand = sum(batch.values for batch in self._batches)
+        held = sum(record.values for batch in (*self._batches, *self._ready) for record in batch.records)
+        in_hand = sum(batch.values for batch in self._batches) + self._ready_values
         return self._fresh_values + self._moving + in_hand + max(self._segments.values - held, 0)
 
     @property
@@ -141,6 +145,11 @@ class Spool:
     @property
     def disk_bytes(self) -> int:
         return self._segments.bytes
+
+    @property
+    def files(self) -> int:
+        """Segment files on disk."""
+        return self._segments.files
 
     @property
     def damaged(self) -> int:
@@ -155,7 +164,7 @@ class Spool:
     @property
     def oldest_age(self) -> float:
         """Seconds that the oldest waiting value waits."""
-        ages = [self._reactor.seconds() - batch.since for batch in self._batches]
+        ages = [self._reactor.seconds() - batch.since for batch in (*self._batches, *list(self._ready)[:1])]
         if self._fresh:
             ages.append(self._reactor.seconds() - self._fresh_since)
         on_disk = self._segments.oldest
@@ -169,7 +178,8 @@ class Spool:
         size = len(next(iter(rows.values()))) if len(rows) == 1 else size_of(item)
         if not size:
             return True
-        if self._stopping or (self._fresh_values and self._fresh_values + self._moving + size > self._memory_values):
+        in_memory = self._fresh_values + self._moving + self._ready_values
+        if self._stopping or (self._fresh_values and in_memory + size > self._memory_values):
             self._delivery.drop("stopped" if self._stopping else "full", size)
             if not self._stopping:
                 self._complain(
@@ -306,7 +316,11 @@ class Spool:
             self._disk_failed(error)
 
     async def _take(self) -> Batch | None:
-        """The next batch: from disk where something waits there, else from memory if it is worth it."""
+        """The next batch: of what waits on disk, else from memory if it is worth it."""
+        if self._ready:
+            batch = self._ready.popleft()
+            self._ready_values -= batch.values
+            return batch
         if self._segments.unread_values:
             try:
                 records = await self._disk(lambda: self._segments.read(self._batch_values))
@@ -401,8 +415,11 @@ class Spool:
             pairs = list(self._fresh)
             self._fresh.clear()
             self._moving, self._fresh_values = self._fresh_values, 0
+            since = self._fresh_since
+            room = self._memory_values // 2 - self._ready_values
+            keep = not self._segments.unread_values and self._moving <= room
             try:
-                await self._disk(lambda: self._append(pairs, False))
+                records = await self._disk(lambda: self._append(pairs, keep))
             except OSError as error:
                 self._disk_failed(error)
                 self._fresh.extendleft(reversed(pairs))
@@ -411,11 +428,22 @@ class Spool:
                 if self.disk_trouble is not None:
                     self._log.info("{id}: the disk takes values again", id=self.id)
                 self.disk_trouble = None
+                if keep:
+                    for items, record in zip(self._groups(pairs), records, strict=True):
+                        self._ready.append(Batch(items, sum(map(size_of, items)), since, [record]))
+                    self._ready_values += self._moving
             self._moving = 0
         self._wake()
 
     def _append(self, pairs: list[tuple[Item, int]], held: bool) -> list[Record]:
         """In the thread."""
+        records, lost = self._segments.append(self._groups(pairs), self._now(), held=held)
+        if lost and not held:
+            self._reactor.callFromThread(self._left_out, lost)
+        return records
+
+    def _groups(self, pairs: list[tuple[Item, int]]) -> list[list[Item]]:
+        """Batches of about ``batch_values``."""
         groups: list[list[Item]] = [[]]
         size = 0
         for item, _ in pairs:
@@ -424,10 +452,7 @@ class Spool:
                 size = 0
             groups[-1].append(item)
             size += size_of(item)
-        records, lost = self._segments.append(groups, self._now(), held=held)
-        if lost and not held:
-            self._reactor.callFromThread(self._left_out, lost)
-        return records
+        return groups
 
     def _left_out(self, lost: int) -> None:
         self._delivery.drop("unstorable", lost)

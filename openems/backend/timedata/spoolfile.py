@@ -185,6 +185,10 @@ class Segments:
         self.damaged = 0
         self.damaged_values = 0
 
+    @property
+    def files(self) -> int:
+        return len(self._segments)
+
     def open(self) -> None:
         """Makes the folder where missing and looks through what is there. :class:`InUse` where another process is."""
         if self._lock is not None:
@@ -227,8 +231,9 @@ class Segments:
 
     @property
     def oldest(self) -> int | None:
-        """Epoch ms at which the oldest unread record was made."""
-        return next((segment.unread[0][0].time for segment in list(self._segments) if segment.unread), None)
+        """Epoch ms at which the oldest record was made that is unread and that nobody holds."""
+        waiting = (entry for segment in list(self._segments) for entry in list(segment.unread))
+        return next((place.time for place, held in waiting if held is None), None)
 
     def append(self, groups: Iterable[list[Item]], time: int, *, held: bool = False) -> tuple[list[Record], int]:
         """Each group as one record, safe on disk when this returns; also the number of values left out.

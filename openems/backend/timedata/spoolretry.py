@@ -21,7 +21,8 @@ from openems.backend.timedata.writes import Writes
 Write = Callable[[list[Item]], Awaitable[None]]
 
 FIRST_RETRY = 0.5
-MAX_RETRY = 30.0
+#: One batch of one writer is nothing to a server, and what waits should not wait long after it came back.
+MAX_RETRY = 5.0
 #: How often the others look whether the one that tries got through.
 LOOK = 0.5
 LOG_EVERY = 60.0
@@ -45,7 +46,7 @@ def pause(failures: int, chance: float = 0.5) -> float:
     """Seconds before the next try after so many failures in a row; ``chance`` (0 to 1) spreads several writers.
 
     >>> [pause(n) for n in (1, 2, 3, 20)]
-    [0.5, 1.0, 2.0, 30.0]
+    [0.5, 1.0, 2.0, 5.0]
     """
     whole = min(FIRST_RETRY * math.ldexp(1.0, min(failures - 1, 20)), MAX_RETRY)
     return whole * (0.8 + 0.4 * chance)
@@ -54,6 +55,7 @@ def pause(failures: int, chance: float = 0.5) -> float:
 def halves(items: list[Item]) -> tuple[list[Item], list[Item]] | None:
     """The batch in two parts, by items, then by rows, then by channels; None for a single value.
 
+    >>> from openems.common.data import DataKind
     >>> halves([("edge0", DataKind.RESEND, {1: {"a/B": 1}, 2: {"a/B": 2}})])[0]
     [('edge0', <DataKind.RESEND: 'resendData'>, {1: {'a/B': 1}})]
     """

@@ -145,8 +145,10 @@ class Writing(SynchronousTestCase):
 
     def test_metrics_go_to_the_pseudo_edge(self) -> None:
         provider = FakeTimedata()
-        TimedataManager([provider]).consume_metrics(5, {"a0/X": 1})
-        self.assertEqual([(e, d.rows) for e, d in provider.written], [("backend0", {5: {"a0/X": 1}})])
+        TimedataManager([provider]).consume_metrics(5, {"a0/X": 1, "Metadata.File/Y": 2})
+        self.assertEqual(
+            [(e, d.rows) for e, d in provider.written], [("backend0", {5: {"a0/X": 1, "metadataFile0/Y": 2}})]
+        )
         TimedataManager([provider], is_edge=lambda edge_id: edge_id == "backend0").consume_metrics(5, {"a0/X": 1})
         TimedataManager([provider], write_metrics=False).consume_metrics(5, {"a0/X": 1})
         TimedataManager([provider]).consume_metrics(5, {})

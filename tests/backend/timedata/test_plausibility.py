@@ -4,7 +4,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.timedata.plausibility import FUTURE, ChannelFilter, Plausibility, is_component_id
+from openems.backend.timedata.plausibility import FUTURE, ChannelFilter, Plausibility
+from openems.common.channel import is_component_id
 from openems.common.data import MIN_TIME, DataKind, Row
 
 NOW = 1_700_000_000_000

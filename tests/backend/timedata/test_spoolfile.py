@@ -79,11 +79,12 @@ class SegmentsTests(SynchronousTestCase):
         for n in range(9):
             segments.append([[item(n, n)]], n)
         self.assertGreater(len(self.files()), 2)
+        self.assertEqual(len(self.files()), segments.files)
         self.assertEqual((9, 0), (segments.values, segments.oldest))
         read = segments.read(4) + segments.read(100)
         self.assertEqual([[item(n, n)] for n in range(9)], [entry.items for entry in read])
         segments.done(read)
-        self.assertEqual(([], 0, 0), (self.files(), segments.values, segments.bytes))
+        self.assertEqual(([], 0, 0, 0), (self.files(), segments.files, segments.values, segments.bytes))
 
     def test_what_was_read_but_not_done_is_there_for_the_next(self) -> None:
         segments = self.make()

@@ -11,9 +11,9 @@ It answers what it knows for sure and leaves out the rest, so that the next prov
 from __future__ import annotations
 
 import datetime
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -23,20 +23,17 @@ from openems.backend.models import History
 from openems.backend.timedata.aggregatedinflux import records
 from openems.backend.timedata.aggregatedinflux.allowed import AllowedChannels
 from openems.backend.timedata.influx import reader
-from openems.backend.timedata.influx.client import Client, InfluxError
-from openems.backend.timedata.influx.database import INFLUX_QL, Reader, deliver, explained
+from openems.backend.timedata.influx.client import InfluxError
+from openems.backend.timedata.influx.database import explained
 from openems.backend.timedata.influx.lineprotocol import Conflict, Encoder
-from openems.backend.timedata.influx.monitor import line, metrics, total
-from openems.backend.timedata.influx.provider import Owners
-from openems.backend.timedata.influx.repeated import Repeated
 from openems.backend.timedata.influx.statements import Answer, Statement, StatementError, Table
+from openems.backend.timedata.influx.store import Options, Store
 from openems.backend.timedata.plausibility import Plausibility
-from openems.backend.timedata.spool import Item, Spool
+from openems.backend.timedata.spool import Item
 from openems.common import energy
 from openems.common.data import DataKind, DataNotification, Value
 from openems.common.energy import Number
-from openems.common.errors import COMMON_SERVICE_NOT_AVAILABLE, OpenemsError
-from openems.common.resolution import UTC, Grid, Resolution, milliseconds, periods, start_of_day
+from openems.common.resolution import UTC, Grid, Resolution, milliseconds, periods, start_of_day, whole
 
 Live = Callable[[str, Sequence[str]], Mapping[str, Value]]
 
@@ -58,29 +55,17 @@ class AggregatedInfluxTimedata:
         live: Live,
         reactor: Any,
         now: Callable[[], int],
-        org: str = "-",
-        api_key: str = "",
         retention_policy_avg: str = "rp_avg",
         retention_policy_max: str = "rp_max",
         measurement_avg: str = "avg",
         measurements_max: Mapping[datetime.tzinfo, str],
         tag: str = "edge",
-        query_language: str = INFLUX_QL,
-        read_only: bool = False,
-        pool_size: int = 10,
         allowed: AllowedChannels | None = None,
-        memory_values: int = 1_000_000,
-        disk_bytes: int = 1 << 28,
-        batch_values: int = 5_000,
-        stop_patience: float = 5.0,
-        agent: Any = None,
+        **options: Unpack[Options],
     ) -> None:
         self.id = id
         self._now = now
         self._live = live
-        self._reactor = reactor
-        self._read_only = read_only
-        self._stop_patience = stop_patience
         self._allowed = allowed or AllowedChannels()
         self._averages = Table(bucket, retention_policy_avg, measurement_avg, tag)
         self._readings = {
@@ -90,45 +75,30 @@ class AggregatedInfluxTimedata:
         self._encoders = {
             table: Encoder(table.measurement, tag) for table in (self._averages, *self._readings.values())
         }
-        self._client = Client(url, org, api_key, reactor=reactor, slots=pool_size, agent=agent)
-        self._reader = Reader(id, self._client, query_language, seconds=reactor.seconds)
-        self._plausibility = Plausibility()
-        self._owners = Owners()
-        self._spool = spool = Spool(
+        merged: Options = {"disk_bytes": 1 << 28, **options}
+        self._store = store = Store(
             id,
             directory,
+            url,
             self._send,
+            self.check,
+            Plausibility(),
             reactor=reactor,
             now=now,
-            memory_values=memory_values,
-            disk_bytes=disk_bytes,
-            batch_values=batch_values,
             max_delay=1.0,
+            **merged,
         )
-        self.writes = spool.writes
-        self._check: Any = None
-        self._left_out: dict[str, int] = {}
+        self._client, self._reader, self._spool = store.client, store.reader, store.spool
+        self.writes = store.spool.writes
         self._problems: dict[str, str] = {}
 
     async def start(self) -> None:
-        """Does not wait for the server: trouble with it is logged, and found out about again and again."""
-        if not self._read_only:
-            await self._spool.start()
-        self._log.info(
-            "{id}: aggregated history in {url} bucket {bucket}{mode}",
-            id=self.id,
-            url=self._client.url,
-            bucket=self._averages.database,
-            mode=" (read only)" if self._read_only else "",
-        )
-        self._check = Repeated(self._reactor, self.check)
+        """See :meth:`Store.start`."""
+        await self._store.start("aggregated history in {url} bucket {bucket}", bucket=self._averages.database)
 
     async def stop(self) -> None:
         """Writes what waits for a limited time; the rest goes to disk."""
-        if self._check is not None:
-            self._check.stop()
-        await self._spool.stop(self._stop_patience)
-        await self._client.close()
+        await self._store.stop()
 
     async def flush(self) -> None:
         """Everything taken so far is in the database when this returns."""
@@ -153,25 +123,12 @@ class AggregatedInfluxTimedata:
     # -- writing ---------------------------------------------------------------------------------
 
     def write(self, edge_id: str, data: DataNotification) -> None:
-        if self._read_only or data.kind is DataKind.TIMESTAMPED:
+        if self._store.read_only or data.kind is DataKind.TIMESTAMPED:
             return
         rows = records.kept(data.rows, self._allowed, self._readings)
-        if not rows:
-            return
-        try:
-            self._owners.tag(edge_id, claim=True)
-        except OpenemsError as error:
-            self._leave_out("edge", sum(map(len, rows.values())), error.message)
-            return
-        # Every row is an aggregated one already: which channels came as timestampedData does not matter.
-        rows = self._plausibility.rows(edge_id, DataKind.RESEND, rows, self._now())
         if rows:
-            self._spool.put((edge_id, data.kind, rows))
-
-    def _leave_out(self, reason: str, count: int, text: str) -> None:
-        if reason not in self._left_out:
-            self._log.warn("{id}: not stored ({reason}): {text}", id=self.id, reason=reason, text=text)
-        self._left_out[reason] = self._left_out.get(reason, 0) + count
+            # Every row is an aggregated one already: which channels came as timestampedData does not matter.
+            self._store.put(edge_id, data.kind, rows, DataKind.RESEND)
 
     async def _send(self, items: list[Item]) -> None:
         await self._deliver(self._averages, records.averages(items, self._allowed))
@@ -184,7 +141,7 @@ class AggregatedInfluxTimedata:
         def learn(conflict: Conflict) -> None:
             encoder.learn({conflict.field: conflict.required})
 
-        await deliver(self._client, table, "s", lambda: encoder.encode(items), learn, self._leave_out)
+        await self._store.deliver(table, "s", encoder, items, learn)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -195,7 +152,7 @@ class AggregatedInfluxTimedata:
         grid = periods(from_date, to_date, resolution)
         names = [channel for channel in channels if channel in self._allowed.averages]
         ask, types = self._asker(self._averages, edge_id), self._types_of(self._averages)
-        return History(grid.starts, await self._guarded(reader.means(ask, types, grid, names)))
+        return History(grid.starts, await self._store.answered(reader.means(ask, types, grid, names)))
 
     async def query_historic_energy_per_period(
         self, edge_id: str, from_date: datetime.datetime, to_date: datetime.datetime, channels: Sequence[str],
@@ -208,9 +165,7 @@ class AggregatedInfluxTimedata:
     async def query_historic_energy(
         self, edge_id: str, from_date: datetime.datetime, to_date: datetime.datetime, channels: Sequence[str]
     ) -> dict[str, Value]:
-        start, end = milliseconds(from_date), milliseconds(to_date)
-        grid = Grid([start] if start < end else [], end)
-        found = await self._energy(edge_id, grid, from_date.tzinfo or UTC, channels)
+        found = await self._energy(edge_id, whole(from_date, to_date), from_date.tzinfo or UTC, channels)
         return {name: column[0] for name, column in found.items()}
 
     async def query_first_value_before(
@@ -218,14 +173,14 @@ class AggregatedInfluxTimedata:
     ) -> dict[str, Value]:
         time, zone = milliseconds(date), date.tzinfo or UTC
         averages = [channel for channel in channels if channel in self._allowed.averages]
-        found = await self._guarded(reader.newest_before(self._asker(self._averages, edge_id), time, averages))
+        found = await self._store.answered(reader.newest_before(self._asker(self._averages, edge_id), time, averages))
         # The record of a day is how far the counter was at its end.
         midnight = start_of_day(datetime.datetime.fromtimestamp(time / 1000, zone).date(), zone)
         table = self._table_of(zone, [midnight])
         counters = [channel for channel in channels if channel in self._allowed.counters]
         if table is not None:
             ask = self._asker(table, edge_id)
-            found = {**found, **await self._guarded(reader.newest_before(ask, midnight, counters))}
+            found = {**found, **await self._store.answered(reader.newest_before(ask, midnight, counters))}
         return found
 
     async def _energy(
@@ -247,8 +202,8 @@ class AggregatedInfluxTimedata:
         ask, types = self._asker(table, edge_id), self._types_of(table)
         # A record of today would be wrong: the day has not ended.
         past = Grid([start for start in grid.starts if start < today], min(grid.end, today), grid.step)
-        found = await self._guarded(reader.rises(ask, types, past, names)) if len(past) else {}
-        bases = await self._guarded(reader.newest_before(ask, grid.start, names))
+        found = await self._store.answered(reader.rises(ask, types, past, names)) if len(past) else {}
+        bases = await self._store.answered(reader.newest_before(ask, grid.start, names))
         result: dict[str, list[Number | None]] = {}
         for name in names:
             if not _is_number(bases.get(name)):
@@ -256,7 +211,7 @@ class AggregatedInfluxTimedata:
             column = [*found.get(name, [None] * len(past)), *[None] * (len(grid) - len(past))]
             result[name] = column
         if live and result and grid.start <= now < grid.end:
-            before = await self._guarded(reader.newest_before(ask, today, list(result)))
+            before = await self._store.answered(reader.newest_before(ask, today, list(result)))
             index = grid.index(now)
             for name, column in result.items():
                 rise = energy.difference(before.get(name, 0), live[name])  # type: ignore[arg-type]
@@ -275,7 +230,7 @@ class AggregatedInfluxTimedata:
         return None
 
     def _asker(self, table: Table, edge_id: str) -> reader.Ask:
-        edge = self._owners.tag(edge_id)
+        edge = self._store.owners.tag(edge_id)
 
         async def ask(statements: Sequence[Statement]) -> list[Answer]:
             return await self._reader.ask(table, edge, statements)
@@ -288,26 +243,18 @@ class AggregatedInfluxTimedata:
 
         return types
 
-    async def _guarded(self, question: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-        try:
-            return await question
-        except StatementError as error:
-            self._log.warn("{id}: query failed: {error}", id=self.id, error=str(error))
-            raise OpenemsError(COMMON_SERVICE_NOT_AVAILABLE) from None
-
     # -- state -----------------------------------------------------------------------------------
 
     @property
     def dropped(self) -> dict[str, int]:
         """Values (points, where the server left them out) not stored, by reason."""
-        lost = [encoder.lost for encoder in self._encoders.values()]
-        return total(self._plausibility.dropped, self._left_out, self._spool.dropped, *lost)
+        return self._store.dropped(*(encoder.lost for encoder in self._encoders.values()))
 
     def debug_log(self) -> str | None:
-        return line(self.id, self._spool, self._client, self.dropped, next(iter(self._problems.values()), None))
+        return self._store.debug_log(self.dropped, next(iter(self._problems.values()), None))
 
     def debug_metrics(self) -> Mapping[str, int | float]:
-        return metrics(self.id, self._spool, self._client, self._reader, self.dropped)
+        return self._store.debug_metrics(self.dropped)
 
 
 def _is_number(value: object) -> bool:

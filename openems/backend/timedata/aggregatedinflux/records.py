@@ -13,10 +13,7 @@ from collections.abc import Iterable, Mapping
 from openems.backend.timedata.aggregatedinflux.allowed import AllowedChannels
 from openems.backend.timedata.spoolfile import Item
 from openems.common.data import Row
-from openems.common.resolution import MINUTE, SECOND, UTC, Grid, start_of_day
-
-#: A row of the last five minutes of a day.
-LAST_MINUTES = 5 * MINUTE
+from openems.common.resolution import SECOND, UTC, Grid, start_of_day
 
 
 def day_of_reading(time: int, zone: datetime.tzinfo) -> int | None:

@@ -18,11 +18,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
+from twisted.web.client import Agent, ResponseNeverReceived
 from twisted.web.http_headers import Headers
 
 from openems.http.body import Bytes, TooLong, body_of
 from openems.http.concurrency import Busy, Concurrency
+from openems.http.connections import KeptConnections
 
 CONNECT_TIMEOUT = 10.0
 WRITE_TIMEOUT = 30.0
@@ -52,11 +53,6 @@ def _timed_out(value: Any, _: float) -> Any:
     return Failure(DeferredTimeout()) if isinstance(value, Failure) else value
 
 
-class _Pool(HTTPConnectionPool):
-    # Without two lines in the log for each connection.
-    _factory: Any = type("_QuietFactory", (HTTPConnectionPool._factory,), {"noisy": False})
-
-
 def _base(url: str) -> str:
     """Scheme, host, port and path, without query, with a slash at its end."""
     parts = urlsplit(url)
@@ -74,14 +70,10 @@ class Client:
         self._reactor = reactor
         self.reads = Concurrency(slots, waiting)
         self.writes = Concurrency(slots, waiting)
-        self._pool: HTTPConnectionPool | None = None
+        self._kept: KeptConnections | None = None
         if agent is None:
-            make_pool: Any = _Pool
-            self._pool = pool = make_pool(reactor, persistent=True)
-            pool.retryAutomatically = False
-            pool.maxPersistentPerHost = 2 * slots
-            pool.cachedConnectionTimeout = int(IDLE)
-            agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT, pool=pool)
+            self._kept = KeptConnections(reactor, per_host=2 * slots, idle=IDLE)
+            agent = Agent(reactor, connectTimeout=CONNECT_TIMEOUT, pool=self._kept)
         self._client = treq.client.HTTPClient(agent, data_to_body_producer=Bytes)
         self._token = token
         #: True: a server so old that it does not know the newer write address.
@@ -91,8 +83,8 @@ class Client:
         return f"Client({self.url!r})"
 
     async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.closeCachedConnections()
+        if self._kept is not None:
+            await self._kept.close()
 
     def _authorization(self, old: bool = False) -> dict[bytes, list[bytes]]:
         if not self._token:

@@ -35,6 +35,9 @@ def explained(error: InfluxError, bucket: str, what: str) -> str:
     """
     if error.status in (401, 403):
         return f'the token is not accepted or may not {what} bucket "{bucket}" (apiKey, org): {error}'
+    if "no space left on device" in error.text:
+        # Its log of writes stays broken once it did not fit.
+        return f"the disk of the server is full; make room and restart InfluxDB: {error}"
     if error.status == 404:
         return f'there is no bucket "{bucket}" for this token, or no such organisation (bucket, org): {error}'
     return str(error)

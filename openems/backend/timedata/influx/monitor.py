@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from openems.backend.timedata.influx.client import Client
 from openems.backend.timedata.influx.database import Reader
 from openems.backend.timedata.spool import Spool
+from openems.backend.timedata.spoolfigures import of_spool
 
 
 def total(*sources: Mapping[str, int]) -> dict[str, int]:
@@ -35,12 +36,7 @@ def metrics(
 ) -> dict[str, int | float]:
     return {
         f"{id}/Rows": spool.written,
-        f"{id}/Batches": spool.batches,
-        f"{id}/Retries": spool.retries,
-        f"{id}/Waiting": spool.waiting,
-        f"{id}/WaitingOnDisk": spool.waiting_on_disk,
-        f"{id}/DiskBytes": spool.disk_bytes,
-        f"{id}/OldestWaitingSeconds": round(spool.oldest_age, 1),
+        **{f"{id}/{name}": value for name, value in of_spool(spool).items()},
         f"{id}/QueriesPending": client.reads.active + client.reads.waiting,
         f"{id}/QueriesCompleted": reader.answered,
         f"{id}/QueriesFailed": reader.failed,

@@ -20,7 +20,7 @@ from openems.backend.timedata.sqlite.store import Store
 from openems.backend.timedata.sqlite.writer import Writer
 from openems.common.data import DataNotification, Value
 from openems.common.errors import COMMON_SERVICE_NOT_AVAILABLE, OpenemsError, generic
-from openems.common.resolution import Grid, Resolution, milliseconds, periods
+from openems.common.resolution import Resolution, milliseconds, periods, whole
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -149,9 +149,7 @@ class SqliteTimedata:
     async def query_historic_energy(
         self, edge_id: str, from_date: datetime, to_date: datetime, channels: Sequence[str]
     ) -> dict[str, Value]:
-        start, end = milliseconds(from_date), milliseconds(to_date)
-        grid = Grid([start] if start < end else [], end)
-        return await self._ask(Question.energy, edge_id, grid, channels)
+        return await self._ask(Question.energy, edge_id, whole(from_date, to_date), channels)
 
     async def query_historic_energy_per_period(
         self, edge_id: str, from_date: datetime, to_date: datetime, channels: Sequence[str], resolution: Resolution

@@ -17,10 +17,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable
 from operator import itemgetter
-from typing import Any
 
-from openems.backend.timedata.sqlite import schema
-from openems.backend.timedata.sqlite.rollup import COUNT, FIRST_AT, LAST_AT, joined, rollup_row
+from openems.backend.timedata.sqlite import buckets, schema
 from openems.backend.timedata.sqlite.schema import BUCKET
 from openems.common.channel import MAX_LENGTH
 from openems.common.data import MIN_TIME, DataKind, Row
@@ -46,7 +44,6 @@ _INSERT_TEXT = (
     "INSERT INTO text VALUES (?, ?, ?) ON CONFLICT (series, time) DO UPDATE SET value = excluded.value"
     " WHERE value IS NOT excluded.value"
 )
-_REPLACE_ROLLUP = "INSERT OR REPLACE INTO rollup VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 class Store:
@@ -245,56 +242,11 @@ class Store:
                 part[time] = value
         if old:
             numbers = [sample for sample in numbers if sample[1] >= raw_from]
-            self._extend_rollup(old)
+            buckets.extend(self._connection, old)
         self._connection.executemany(_INSERT_NUMBER, numbers)
         if late:
-            for series, bucket in self._extend_rollup(late):
-                self._roll_series(series, bucket, bucket + BUCKET)
-
-    def _extend_rollup(self, parts: dict[tuple[int, int], dict[int, Number]]) -> list[tuple[int, int]]:
-        """Bring samples into buckets that were rolled up before. Parts that follow each other are joined.
-
-        Returns the (series, bucket) whose parts overlap: they must be made anew from their samples. Until then, and for
-        ever where the samples are gone, the fuller part stands, so that a repeated part changes nothing.
-        """
-        rows = []
-        overlapping = []
-        for (series, bucket), samples in parts.items():
-            row = rollup_row(series, bucket, list(samples.items()))
-            known = self._connection.execute(
-                "SELECT * FROM rollup WHERE series = ? AND time = ?", (series, bucket)
-            ).fetchone()
-            if known is None:
-                rows.append(row)
-            elif row[FIRST_AT] > known[LAST_AT]:
-                rows.append(joined(known, row))
-            elif row[LAST_AT] < known[FIRST_AT]:
-                rows.append(joined(row, known))
-            else:
-                overlapping.append((series, bucket))
-                if row[COUNT] >= known[COUNT]:
-                    rows.append(row)
-        self._connection.executemany(_REPLACE_ROLLUP, rows)
-        return overlapping
-
-    def _roll_series(self, series: int, begin: int, end: int) -> None:
-        """Make the buckets of [begin, end) anew."""
-        rows: list[tuple[Any, ...]] = []
-        samples: list[tuple[int, Number]] = []
-        bucket = begin
-        for sample in self._connection.execute(
-            "SELECT time, value FROM number WHERE series = ? AND time >= ? AND time < ? ORDER BY time",
-            (series, begin, end),
-        ):
-            if sample[0] >= bucket + BUCKET:
-                if samples:
-                    rows.append(rollup_row(series, bucket, samples))
-                    samples = []
-                bucket = sample[0] - sample[0] % BUCKET
-            samples.append(sample)
-        if samples:
-            rows.append(rollup_row(series, bucket, samples))
-        self._connection.executemany(_REPLACE_ROLLUP, rows)
+            for series, bucket in buckets.extend(self._connection, late):
+                buckets.remake(self._connection, series, bucket, bucket + BUCKET)
 
     def roll(self, now: int, limit: int = 500) -> bool:
         """Roll up to ``limit`` series of buckets that have ended; True if there is more to do at once."""
@@ -312,7 +264,7 @@ class Store:
 
         def roll_all() -> None:
             for bucket, series in sorted(work, key=lambda pair: (pair[1], pair[0])):
-                self._roll_series(series, bucket, bucket + BUCKET)
+                buckets.remake(self._connection, series, bucket, bucket + BUCKET)
             if finished:
                 self._set_meta("rolled_until", target)
 

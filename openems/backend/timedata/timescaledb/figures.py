@@ -1,19 +1,8 @@
-"""Metrics of the provider's parts."""
+"""What the sessions of the provider tell for metrics."""
 
 from __future__ import annotations
 
-from openems.backend.timedata.spool import Spool
 from openems.postgres.pool import Pool
-
-
-def of_spool(spool: Spool) -> dict[str, int | float]:
-    return {
-        "Batches": spool.batches,
-        "Retries": spool.retries,
-        "Waiting": spool.waiting,
-        "WaitingOnDisk": spool.waiting_on_disk,
-        "OldestWaitingSeconds": round(spool.oldest_age, 1),
-    }
 
 
 def of_pools(reading: Pool, writing: Pool) -> dict[str, int | float]:

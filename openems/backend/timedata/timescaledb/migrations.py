@@ -135,7 +135,7 @@ async def require(pool: Pool, schema: str = "public") -> Schema:
 def sentence(error: psycopg2.Error, pool: Pool, schema: str) -> str:
     """What the operator can do about an error of the server; no statement text, no secret."""
     server = pool.server
-    text = server.reason(error).removeprefix("ERROR: ")
+    text = server.reason(error).removeprefix("ERROR: ").rstrip(".")
     if error.pgcode == "42501":
         return (
             f"{text}. For a backend that writes: GRANT CREATE, USAGE ON SCHEMA {schema} TO {server.user}"

@@ -19,9 +19,10 @@ from openems.backend.interfaces import IDebugLoggable, ITimedata
 from openems.backend.models import History
 from openems.backend.timedata.plausibility import ChannelFilter
 from openems.backend.timedata.spool import Item, Spool, TryLater
+from openems.backend.timedata.spoolfigures import of_spool
 from openems.backend.timedata.timescaledb import migrations
 from openems.backend.timedata.timescaledb.export import TimescaledbExport
-from openems.backend.timedata.timescaledb.figures import of_pools, of_spool
+from openems.backend.timedata.timescaledb.figures import of_pools
 from openems.backend.timedata.timescaledb.maintenance import Maintenance
 from openems.backend.timedata.timescaledb.migrations import SchemaTrouble
 from openems.backend.timedata.timescaledb.partitions import Partitions
@@ -31,7 +32,7 @@ from openems.backend.timedata.timescaledb.series import NOTIFY, Series
 from openems.backend.timedata.timescaledb.writer import Writer
 from openems.common.data import DataNotification, Value
 from openems.common.errors import COMMON_SERVICE_NOT_AVAILABLE, OpenemsError
-from openems.common.resolution import Grid, Resolution, milliseconds, periods
+from openems.common.resolution import Resolution, milliseconds, periods, whole
 from openems.postgres.listen import Listener
 from openems.postgres.pool import Pool, Unavailable
 
@@ -326,9 +327,7 @@ class TimescaledbTimedata:
     async def query_historic_energy(
         self, edge_id: str, from_date: datetime, to_date: datetime, channels: Sequence[str]
     ) -> dict[str, Value]:
-        start, end = milliseconds(from_date), milliseconds(to_date)
-        grid = Grid([start] if start < end else [], end)
-        rises = await self._ready().rises(edge_id, grid, channels)
+        rises = await self._ready().rises(edge_id, whole(from_date, to_date), channels)
         return {name: column[0] for name, column in rises.items()}
 
     async def query_historic_energy_per_period(

@@ -188,6 +188,25 @@ class AggregatedTests:
         query = 'SELECT "edge", "_sum/GridActivePower" FROM "avg"'
         self.assertEqual([[time, "7", 12]], self.bucket.query(query))
 
+    async def test_buckets_of_java_are_read_and_continued(self) -> None:
+        """Averages at their time, the reading of a day at its beginning, both in seconds, the edge's number as tag."""
+        june = [at(f"2023-06-0{day}") // 1000 for day in (1, 2, 3)]
+        averages = (f"avg,edge=7 _sum/EssSoc={50 + n}i {june[0] + n * 300}" for n in range(3))
+        self.bucket.write("\n".join(averages), f"{self.bucket.name}/rp_avg", "s")
+        for measurement in ("max", "max_utc", "max_in"):
+            readings = (f"{measurement},edge=7 {PRODUCTION}={1000 + 10 * n}i {time}" for n, time in enumerate(june[:2]))
+            self.bucket.write("\n".join(readings), f"{self.bucket.name}/rp_max", "s")
+        provider = await self.make()
+        self.assertEqual({PRODUCTION: [10]}, await self.per_period(provider, "2023-06-02", "2023-06-03", Unit.DAYS))
+        rows = self.readings(d2023_06_03=1050)
+        rows[at("2023-06-01") + 15 * MINUTE] = {"_sum/EssSoc": 60.9}
+        await self.given(provider, rows)
+        self.assertEqual({PRODUCTION: [10, 40]}, await self.per_period(provider, "2023-06-02", "2023-06-04", Unit.DAYS))
+        span = day("2023-06-01"), day("2023-06-01") + datetime.timedelta(minutes=20)
+        answer = await provider.query_historic_data("edge7", *span, ["_sum/EssSoc"], Resolution(5, Unit.MINUTES))
+        self.assertEqual({"_sum/EssSoc": [50, 51, 52, 60]}, answer.data)
+        self.assertEqual({}, provider.dropped)
+
     async def test_read_only(self) -> None:
         provider = await self.make(read_only=True)
         provider.write("edge7", DataNotification(DataKind.RESEND, self.readings(d2023_05_30=1)))

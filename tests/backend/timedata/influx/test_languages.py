@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import doctest
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.timedata.influx import flux, influxql, reader, statements
+from openems.backend.timedata.influx import flux, influxql, reader
 from openems.backend.timedata.influx.statements import Kind, Statement, StatementError, Table, runs
 from openems.common.resolution import Grid
 
@@ -16,10 +15,6 @@ CSV = "#datatype,string,long,dateTime:RFC3339,{type},string\r\n,result,table,_ti
 
 
 class TextTests(SynchronousTestCase):
-    def test_doctests(self) -> None:
-        for module in (flux, influxql, statements):
-            self.assertEqual(0, doctest.testmod(module).failed)
-
     def test_influxql(self) -> None:
         means = Statement(Kind.MEANS, ("a0/B", "a0/C"), 1672268400000, 1672300800000, 300_000, 1672268400000)
         self.assertEqual(

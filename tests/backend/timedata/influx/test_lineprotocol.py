@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 import math
 import re
 from typing import Any
@@ -9,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.timedata.influx import lineprotocol
 from openems.backend.timedata.influx.lineprotocol import (
     BACKEND,
     Encoder,
@@ -38,9 +36,6 @@ class EncoderTests(SynchronousTestCase):
     def encode(self, row: dict[str, Any], encoder: Encoder | None = None) -> str:
         encoder = encoder or Encoder("data", "edge")
         return encoder.encode([("edge7", DataKind.TIMESTAMPED, {1685570700000: row})])
-
-    def test_doctests(self) -> None:
-        self.assertEqual(0, doctest.testmod(lineprotocol).failed)
 
     def test_timedata_5_3_point(self) -> None:
         row = {"_sum/EssSoc": 50, "_sum/GridActivePower": 301, "meter0/Frequency": 49.98}

@@ -15,7 +15,9 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from openems.backend.timedata.influx import influxql
 from openems.backend.timedata.influx.client import Client, InfluxError
 from openems.backend.timedata.influx.database import FLUX, INFLUX_QL
-from openems.backend.timedata.influx.provider import InfluxTimedata, Owners, Period
+from openems.backend.timedata.influx.owners import Owners
+from openems.backend.timedata.influx.period import Period
+from openems.backend.timedata.influx.provider import InfluxTimedata
 from openems.backend.timedata.plausibility import ChannelFilter
 from openems.common.data import DataKind, DataNotification, Row
 from openems.common.errors import OpenemsError

@@ -39,6 +39,8 @@ class ProviderCase(TestCase):
     def setUp(self) -> None:
         self.server = real(self.SERVICE)
         self.now = NOW
+        #: Of this run of the test: one that is repeated is the same object.
+        self.name = ""
 
     def database(self) -> str:
         self.name = database(self, self.server, "history")
@@ -62,7 +64,7 @@ class ProviderCase(TestCase):
             **changes,
         }
         if "database" not in arguments:
-            arguments["database"] = getattr(self, "name", None) or self.database()
+            arguments["database"] = self.name or self.database()
         folder = arguments.pop("spool_dir", None) or Path(self.mktemp())
         provider = TimescaledbTimedata("timedata0", folder, **arguments)
         if start:

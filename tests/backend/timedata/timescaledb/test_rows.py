@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import doctest
 import math
 from typing import Any
 
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.timedata.plausibility import HUGE
-from openems.backend.timedata.timescaledb import partitions, queries, rollup
+from openems.backend.timedata.timescaledb import partitions, queries
 from openems.backend.timedata.timescaledb.rows import BUCKET, DAY, Statement, all_numbers, plain
 from openems.backend.timedata.timescaledb.series import Edge
 from openems.common.resolution import Grid
@@ -86,10 +85,6 @@ class StatementTests(SynchronousTestCase):
 
 
 class PureTests(SynchronousTestCase):
-    def test_doctests(self) -> None:
-        for module in (queries, rollup):
-            self.assertEqual(0, doctest.testmod(module).failed)
-
     def test_partitions(self) -> None:
         needed = partitions.needed({20_088, 20_089})
         self.assertEqual(
