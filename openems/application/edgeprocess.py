@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +40,30 @@ TURNS = 10
 #: To the backend on the same machine.
 RECONNECT_WAIT = (0.2, 0.5)
 
+#: What a child needs of the backend's environment: where programs, libraries and Python's modules are, its memory
+#: allocator, time zone and language. Nothing else: secrets of the configuration may stand there, which edges, the side
+#: that is open to the world, must not be near to; nor is a child a service of systemd.
+ENVIRONMENT = frozenset(
+    {
+        "PATH", "HOME", "TMPDIR", "TZ", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LD_PRELOAD", "MALLOC_ARENA_MAX",
+        "MALLOC_CONF", "MALLOC_TRIM_THRESHOLD_", "VIRTUAL_ENV", "COVERAGE_PROCESS_START",
+        *(f"PYTHON{name}" for name in (
+            "HOME", "PATH", "HASHSEED", "MALLOC", "UTF8", "IOENCODING", "NOUSERSITE", "DONTWRITEBYTECODE",
+            "PYCACHEPREFIX", "OPTIMIZE", "WARNINGS", "DEVMODE", "FAULTHANDLER", "UNBUFFERED", "TRACEMALLOC",
+        )),
+    }
+)  # fmt: skip
+
 _log = Logger()
 
 
-def command() -> tuple[Sequence[str], dict[str, str]]:
-    """How a backend starts a child: arguments and environment; the same code, wherever the backend was started."""
+def command(environ: Mapping[str, str] = os.environ) -> tuple[Sequence[str], dict[str, str]]:
+    """How a backend with that environment starts a child: arguments and environment; the same code, wherever the
+    backend was started."""
     home = str(Path(__file__).parents[2])
-    path = os.environ.get("PYTHONPATH")
-    environ = {**os.environ, "PYTHONPATH": f"{home}{os.pathsep}{path}" if path else home}
-    # Not the child's: it is no service of systemd.
-    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
-        environ.pop(name, None)
-    return (sys.executable, "-m", __name__), environ
+    path = environ.get("PYTHONPATH")
+    passed = {name: value for name, value in environ.items() if name in ENVIRONMENT or name.startswith("LC_")}
+    return (sys.executable, "-m", __name__), {**passed, "PYTHONPATH": f"{home}{os.pathsep}{path}" if path else home}
 
 
 class Parent(Protocol):

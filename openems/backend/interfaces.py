@@ -6,7 +6,7 @@ Everything that may wait is a coroutine (or returns an awaitable); failures a us
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from zope.interface import Attribute, Interface
 if TYPE_CHECKING:
     from openems.backend.models import (
         Authenticated,
+        Checked,
         Edge,
         History,
         MailRecipient,
@@ -113,6 +114,13 @@ class IAuthUserPasswordAuthenticationService(Interface):
     def authenticate_with_token(token: str) -> Awaitable[Authenticated]: ...
 
     def logout(token: str) -> Awaitable[None]: ...
+
+
+class IPasswordChecks(Interface):
+    """A password service that opens sessions elsewhere; for clients that send theirs each time (auth.md Q24)."""
+
+    def check_password(username: str, password: str, remote: str) -> Awaitable[Checked]:
+        """As ``authenticate_with_password``; no session stays of it."""
 
 
 class IAuthUserAuthorizationCodeFlowService(Interface):
@@ -353,6 +361,3 @@ class IEndpoint(Interface):
 
     def closed() -> None:
         """After this nothing can be sent; pending requests have failed already."""
-
-
-EndpointFactory = Callable[[Any], Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -142,6 +143,14 @@ class Authenticated(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Authenticated(user_id={self.user_id!r})"
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """A password that was right: external user id; ``still_valid()`` is False when the user was disabled or removed
+    since, True while nobody can tell."""
+
+    user_id: str
+    still_valid: Callable[[], Awaitable[bool]]
 
 
 class OAuthTokens(msgspec.Struct, frozen=True):

@@ -87,7 +87,8 @@ class Attempts:
         self._addresses = _Table(address)
         self._under_way: Counter[str] = Counter()
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         return len(self._pairs.counts) + len(self._addresses.counts) + len(self._under_way)
 
     def begin(self, address: str, name: str, now: float) -> bool:

@@ -7,21 +7,36 @@ answer is the one that is given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from zope.interface import implementer
 
-from openems.backend.interfaces import IAuthUserPasswordAuthenticationService
-from openems.backend.models import Authenticated
+from openems.backend.interfaces import IAuthUserPasswordAuthenticationService, IPasswordChecks
+from openems.backend.models import Authenticated, Checked
 from openems.common import errors
 from openems.common.errors import OpenemsError
 
 METADATA = "metadata"
 OAUTH = "oauth"
 
+T = TypeVar("T")
 
-@implementer(IAuthUserPasswordAuthenticationService)
+
+async def _always_valid() -> bool:
+    return True
+
+
+async def check_password(service: Any, username: str, password: str, remote: str) -> Checked:
+    """By any password service; those of metadata open no sessions elsewhere, and metadata itself tells who is gone."""
+    if IPasswordChecks.providedBy(service):
+        checked: Checked = await service.check_password(username, password, remote)
+        return checked
+    authenticated = await service.authenticate_with_password(username, password, remote)
+    return Checked(authenticated.user_id, _always_valid)
+
+
+@implementer(IAuthUserPasswordAuthenticationService, IPasswordChecks)
 class PasswordChoice:
     """``passwords``: name -> service, in the order they are asked; none: no password is taken. ``tokens``: name ->
     service."""
@@ -31,11 +46,16 @@ class PasswordChoice:
         self._tokens = dict(tokens)
 
     async def authenticate_with_password(self, username: str, password: str, remote: str) -> Authenticated:
+        return await self._first(lambda service: service.authenticate_with_password(username, password, remote))
+
+    async def check_password(self, username: str, password: str, remote: str) -> Checked:
+        return await self._first(lambda service: check_password(service, username, password, remote))
+
+    async def _first(self, ask: Callable[[Any], Awaitable[T]]) -> T:
         first: OpenemsError | None = None
         for service in self._passwords.values():
             try:
-                authenticated: Authenticated = await service.authenticate_with_password(username, password, remote)
-                return authenticated
+                return await ask(service)
             except OpenemsError as e:
                 # A refusal says less than any other answer: another one may have taken the password.
                 if first is None or first.code == errors.COMMON_AUTHENTICATION_FAILED:

@@ -5,6 +5,7 @@ Rules
   key is made at start: neither password nor a hash that anybody could guess from is kept.
 - Equal credentials that are being verified are verified once.
 - Verifications are limited for each address, those that are remembered are not.
+- A verification leaves no session behind, wherever passwords are judged.
 - Every verification ends within ``TIMEOUT`` seconds; one that nobody waits for any more is cancelled.
 """
 
@@ -15,13 +16,14 @@ import binascii
 import hashlib
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from openems.backend.authentication.choice import check_password
 from openems.backend.interfaces import IAuthUserPasswordAuthenticationService, IMetadata
 from openems.backend.models import User
 from openems.common import errors
@@ -84,6 +86,14 @@ def _decoded(text: str) -> tuple[str, str] | None:
     return (username, password) if colon else None
 
 
+class Login(NamedTuple):
+    """``still_valid()`` is False when the user was disabled or removed since where his password is judged, True while
+    nobody can tell."""
+
+    user: User
+    still_valid: Callable[[], Awaitable[bool]]
+
+
 class _Check:
     """One verification and those who wait for it."""
 
@@ -91,7 +101,7 @@ class _Check:
 
     def __init__(self) -> None:
         self.running: Deferred[None] | None = None
-        self.waiting: set[Deferred[User]] = set()
+        self.waiting: set[Deferred[Login]] = set()
 
 
 class Credentials:
@@ -115,8 +125,8 @@ class Credentials:
         self._reactor = reactor
         self._salt = random_bytes(32)
         self._limits = PerPeer(rate, burst=burst)
-        #: digest -> (user or None where refused, until)
-        self._remembered: OrderedDict[bytes, tuple[User | None, float]] = OrderedDict()
+        #: digest -> (login or None where refused, until)
+        self._remembered: OrderedDict[bytes, tuple[Login | None, float]] = OrderedDict()
         self._checks: dict[bytes, _Check] = {}
         self._addresses: Counter[str] = Counter()
         self._generation = 0
@@ -126,6 +136,10 @@ class Credentials:
         self.limited = 0
 
     async def user(self, username: str, password: str, remote: str) -> User:
+        """As :meth:`login`."""
+        return (await self.login(username, password, remote)).user
+
+    async def login(self, username: str, password: str, remote: str) -> Login:
         """1003 if they do not fit, 1006 if nobody can tell now, :class:`TooMany`."""
         digest = self._digest(username, password)
         known = self._known(digest)
@@ -152,22 +166,22 @@ class Credentials:
 
     # --- what is known
 
-    def _known(self, digest: bytes) -> User | None:
+    def _known(self, digest: bytes) -> Login | None:
         remembered = self._remembered.get(digest)
         if remembered is None:
             return None
-        user, until = remembered
+        login, until = remembered
         if until <= self._reactor.seconds():
             del self._remembered[digest]
             return None
-        if user is None:
+        if login is None:
             self.refused += 1
             raise OpenemsError(errors.COMMON_AUTHENTICATION_FAILED)
-        return user
+        return login
 
-    def _remember(self, digest: bytes, user: User | None, seconds: float) -> None:
+    def _remember(self, digest: bytes, login: Login | None, seconds: float) -> None:
         self._remembered.pop(digest, None)
-        self._remembered[digest] = (user, self._reactor.seconds() + seconds)
+        self._remembered[digest] = (login, self._reactor.seconds() + seconds)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
 
@@ -180,18 +194,18 @@ class Credentials:
 
     # --- what has to be verified
 
-    async def _join(self, digest: bytes, username: str, password: str, remote: str) -> User:
+    async def _join(self, digest: bytes, username: str, password: str, remote: str) -> Login:
         check = self._checks.get(digest)
         if check is None:
             check = self._start(digest, username, password, remote)
 
-        def gone(deferred: Deferred[User]) -> None:
+        def gone(deferred: Deferred[Login]) -> None:
             if deferred in check.waiting:
                 check.waiting.discard(deferred)
                 if not check.waiting and check.running is not None:
                     check.running.cancel()
 
-        mine: Deferred[User] = Deferred(gone)
+        mine: Deferred[Login] = Deferred(gone)
         check.waiting.add(mine)
         if check.running is None:
             check.running = running = Deferred.fromCoroutine(self._verify(digest, check, username, password, remote))
@@ -217,8 +231,8 @@ class Credentials:
         address = host_of(remote)
         self.verified += 1
         try:
-            authenticated = await self._password.authenticate_with_password(username, password, remote)
-            user = await self._metadata.get_user_by_external_id(authenticated.user_id)
+            checked = await check_password(self._password, username, password, remote)
+            login = Login(await self._metadata.get_user_by_external_id(checked.user_id), checked.still_valid)
         except OpenemsError as e:
             if e.code == errors.COMMON_AUTHENTICATION_FAILED:
                 self.refused += 1
@@ -234,10 +248,10 @@ class Credentials:
             if not self._addresses[address]:
                 del self._addresses[address]
         if generation == self._generation:
-            self._remember(digest, user, TRUST)
+            self._remember(digest, login, TRUST)
         check.running = None  # whoever is answered now ends nothing any more
         for waiting in _taken(check.waiting):
-            waiting.callback(user)
+            waiting.callback(login)
 
     def _failed(self, failure: Failure, check: _Check) -> None:
         error = failure.value
@@ -250,7 +264,7 @@ class Credentials:
             waiting.errback(error)
 
 
-def _taken(waiting: set[Deferred[User]]) -> Iterator[Deferred[User]]:
+def _taken(waiting: set[Deferred[Login]]) -> Iterator[Deferred[Login]]:
     """All that wait; one that is answered may make another stop waiting."""
     while waiting:
         deferred = waiting.pop()

@@ -73,12 +73,6 @@ class EdgeRpcParams(_Wire):
     payload: Payload
 
 
-class SubscribeEdgesChannelsParams(_Wire):
-    count: Annotated[int, Meta(description="Only a higher one than the last changes anything.")]
-    ids: list[EdgeId]
-    channels: list[Channel]
-
-
 class Reply(_Wire):
     jsonrpc: Literal["2.0"]
     id: Id

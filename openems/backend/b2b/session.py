@@ -11,6 +11,7 @@ more are left out of his values; he himself is looked up again from time to time
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
@@ -19,7 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from openems.backend.b2b.credentials import websocket_credentials
+from openems.backend.b2b.credentials import Login, websocket_credentials
 from openems.backend.b2b.deadline import within
 from openems.backend.b2b.subscriptions import Content
 from openems.backend.interfaces import IEndpoint
@@ -66,6 +67,7 @@ class Session:
         self._server = server
         self._last_count = -(2**31)
         self._login: Deferred[Any] | None = None
+        self._still_valid: Callable[[], Awaitable[bool]] | None = None
         self._early: list[Deferred[User]] = []
         self._closed = False
 
@@ -82,7 +84,7 @@ class Session:
         if credentials is None:
             self._server.unauthenticated += 1
             raise Refused(NORMAL, AUTHENTICATION_FAILED)
-        login = Deferred.fromCoroutine(self._server.credentials.user(*credentials, self.connection.remote))
+        login = Deferred.fromCoroutine(self._server.credentials.login(*credentials, self.connection.remote))
         # A login that ends at once has opened() still running: close what it refuses after that.
         login.addCallbacks(self._logged_in, self._not_logged_in)
         if not login.called:
@@ -136,11 +138,12 @@ class Session:
 
     # --- login
 
-    def _logged_in(self, user: User) -> None:
+    def _logged_in(self, login: Login) -> None:
         self._login = None
         if self._closed:
             return
-        self.user = user
+        self.user = user = login.user
+        self._still_valid = login.still_valid
         self._log.info(
             "{name} {remote}: user [{user}] logged in", name=NAME, remote=self.connection.remote, user=user.id
         )
@@ -174,12 +177,15 @@ class Session:
         return await waiting
 
     async def revalidate(self) -> None:
-        """Ask for the user again; one that is gone is logged out. Trouble of metadata changes nothing."""
+        """Ask for the user again, where his password is judged, too; one that is gone is logged out (auth.md S16).
+        Trouble of whoever is asked changes nothing."""
         user = self.user
         if user is None:
             return
         self.validated = self._server.reactor.seconds()
         try:
+            if self._still_valid is not None and not await self._still_valid():
+                raise OpenemsError(errors.COMMON_AUTHENTICATION_FAILED)
             found = await self._server.metadata.get_user_by_external_id(user.user_id)
         except OpenemsError as e:
             if e.code == errors.COMMON_AUTHENTICATION_FAILED:

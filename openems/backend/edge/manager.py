@@ -99,7 +99,7 @@ class EdgeManager:
     ) -> None:
         self.metadata = metadata
         self.ui: Any = ui
-        self.requests = EdgeRequests(metadata, app_center, oauth_registry)
+        self.requests = EdgeRequests(metadata, app_center, oauth_registry, seconds=reactor.seconds)
         self.metrics_consumers: list[Any] = []
         #: What edge applications must have in their header ``secret``; empty: nothing, as with the Java program.
         self.application_secret = ""

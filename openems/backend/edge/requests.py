@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,16 +11,25 @@ from twisted.internet.defer import CancelledError
 from openems.common import errors
 from openems.common.errors import OpenemsError, generic
 from openems.common.jsonrpc import Members, Request
+from openems.common.ratelimit import PerPeer
 from openems.common.redact import redacted
 
 METHODS = frozenset({"appCenter", "checkSetupPassword", "oauthRegistry"})
 OAUTH_METHODS = frozenset({"getInitMetadata", "getTokenByCode", "getTokenByRefreshToken"})
 
 
+#: Setup passwords that an edge may try in a minute: whoever has its password gets the edge (auth.md S13).
+SETUP_PASSWORDS = 10
+
+
 class EdgeRequests:
     """``app_center``: IAppCenterMetadata or None; ``oauth_registry``: IOAuthRegistry or None."""
 
-    def __init__(self, metadata: Any, app_center: Any, oauth_registry: Any) -> None:
+    def __init__(
+        self, metadata: Any, app_center: Any, oauth_registry: Any, *, seconds: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds = seconds
+        self._setup_passwords = PerPeer(SETUP_PASSWORDS / 60, burst=SETUP_PASSWORDS)
         self._metadata = metadata
         self._app_center = app_center
         self._oauth_registry = oauth_registry
@@ -49,6 +59,8 @@ class EdgeRequests:
 
             return await handle_edge_request(self._app_center, edge_id, request)
         if request.method == "checkSetupPassword":
+            if not self._setup_passwords.take(edge_id, self._seconds()):
+                raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
             password = request.members().string("setupPassword")
             if not password or self._metadata.edge_id_for_setup_password(password) != edge_id:
                 # The surplus element is what the Java program sends (wire.md 8, 38).

@@ -2,9 +2,10 @@
 
 Which error a failing login gets decides what the UI does (ui.md 15.7), so:
 
-- 1003: the credentials are wrong. The UI says "authentication failed" and forgets its cookies.
-- code 1: login is impossible at the moment (provider or metadata down, too slow). The UI keeps its cookies and tries
-  again at the next page load (ui.md 19, 6).
+- 1003: the credentials are wrong, or the identity provider cannot be asked (auth.md 7.8, S20). The UI says
+  "authentication failed" and forgets its cookies. That of a provider that is away counts for no limit of attempts.
+- code 1: login is impossible at the moment for another reason (metadata down, too slow). The UI keeps its cookies and
+  tries again at the next page load (ui.md 19, 6). 1006: the same of a registration, whose text the UI shows.
 - 4001: this server has no such login at all; 4005: too many attempts.
 """
 
@@ -14,11 +15,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from openems.backend.authentication.attempts import Attempts
+from openems.backend.authentication.unreachable import LoginServiceUnreachable
 from openems.backend.interfaces import (
     IAuthUserAuthorizationCodeFlowService,
     IAuthUserPasswordAuthenticationService,
@@ -81,7 +83,7 @@ class Logins:
         self._registration = registration
         self._reactor = reactor
         # Of tokens and codes; passwords are counted by the service, which other listeners use, too.
-        self._attempts = attempts or Attempts()
+        self._attempts = Attempts() if attempts is None else attempts
         self._sessions: list[Any] = [
             service
             for service in dict.fromkeys((password, code_flow))
@@ -111,7 +113,10 @@ class Logins:
             authenticated = await service.authenticate_with_password(username, password, remote)
             return self._by_service(await self._user(authenticated), authenticated.token)
 
-        return await self._within(login(), "authenticateWithPassword", remote)
+        try:
+            return await self._within(login(), "authenticateWithPassword", remote)
+        except LoginServiceUnreachable:
+            raise OpenemsError(errors.COMMON_AUTHENTICATION_FAILED) from None
 
     async def with_token(self, members: Members, remote: str) -> LoggedIn:
         """authenticateWithToken."""
@@ -179,13 +184,13 @@ class Logins:
             raise generic(f"Registration with Role [{record['role']}] is not allowed")
         if not self._registrations.take(host_of(remote), self._reactor.seconds()):
             raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
-        await self._within(service.register_user(record), "registerUser", remote)
+        await self._registered(service.register_user(record), "registerUser", remote)
         self._log.info("{remote}: registered a user with role {role}", remote=remote, role=record["role"])
 
     async def register_customer(self, record: dict[str, Any], remote: str) -> None:
         """The customer of a submitted setup protocol; one that exists already is fine (ui.md 9)."""
         service = self._registrations_open()
-        await self._within(service.register_user_if_not_exist(record), "submitSetupProtocol", remote)
+        await self._registered(service.register_user_if_not_exist(record), "submitSetupProtocol", remote)
 
     def logout(self, token: str) -> None:
         """Tell whoever may have given the token, without letting anybody wait for it."""
@@ -208,8 +213,12 @@ class Logins:
         """Whether the identity provider still knows the session and its user."""
         for service in self._sessions:
             work: Awaitable[bool] = service.still_valid(token, user_id)
-            if not await _deferred(work).addTimeout(TIMEOUT, self._reactor):
-                return False
+            try:
+                if not await _deferred(work).addTimeout(TIMEOUT, self._reactor):
+                    return False
+            except TimeoutError:
+                # Nobody can tell.
+                continue
         return True
 
     def connection_closed(self, token: str) -> None:
@@ -261,6 +270,8 @@ class Logins:
         wrong = False
         try:
             return await self._within(login(), what, remote)
+        except LoginServiceUnreachable:
+            raise OpenemsError(errors.COMMON_AUTHENTICATION_FAILED) from None
         except OpenemsError as e:
             wrong = e.code == errors.COMMON_AUTHENTICATION_FAILED
             raise
@@ -270,11 +281,20 @@ class Logins:
             else:
                 self._attempts.succeeded(address, "")
 
+    async def _registered(self, work: Awaitable[None], what: str, remote: str) -> None:
+        """1006 for what is no named refusal: the UI shows the text (auth.md S20)."""
+        try:
+            await self._within(work, what, remote)
+        except OpenemsError as e:
+            if e.code == errors.GENERIC and e.data == [UNAVAILABLE]:
+                raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE) from None
+            raise
+
     async def _within(self, work: Awaitable[T], what: str, remote: str) -> T:
         """The result of ``work``; what is no named refusal becomes code 1 (see the head of this module)."""
         try:
             return await _deferred(work).addTimeout(TIMEOUT, self._reactor)
-        except CancelledError:
+        except (CancelledError, LoginServiceUnreachable):
             raise
         except OpenemsError as e:
             if e.code == errors.COMMON_SERVICE_NOT_AVAILABLE:

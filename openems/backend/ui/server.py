@@ -117,7 +117,9 @@ class UiWebsocket:
         #: Sessions of each user that is logged in.
         self.users: Counter[str] = Counter()
         self.stopping = False
+        #: Setup passwords that are tried: of a user, and of an address, where anybody may register user after user.
         self.setup_attempts = PerPeer(10 / 60, burst=10)
+        self.setup_attempts_of_address = PerPeer(30 / 60, burst=30)
         #: Requests refused with 4005, notifications dropped, system-log lines not sent to slow readers, connections
         #: refused.
         self.limited = 0

@@ -62,7 +62,7 @@ class Counted(SynchronousTestCase):
         self.assertEqual(granted, AT_ONCE)
         for number in range(AT_ONCE):
             self.attempts.succeeded("a", f"u{number}")
-        self.assertEqual(len(self.attempts), 0)
+        self.assertEqual(self.attempts.size, 0)
 
     def test_not_many_at_once_after_failures(self) -> None:
         for number in range(ADDRESS.free):
@@ -84,7 +84,7 @@ class Counted(SynchronousTestCase):
     def test_bounded(self) -> None:
         for number in range(MAX_ENTRIES + 500):
             self.fail_(0.0, address=f"a{number}")
-        self.assertLessEqual(len(self.attempts), 2 * MAX_ENTRIES)
+        self.assertLessEqual(self.attempts.size, 2 * MAX_ENTRIES)
 
     @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
     @given(

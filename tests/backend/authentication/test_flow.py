@@ -156,7 +156,7 @@ class Codes(WithKeycloak):
             self.refused(self.keycloak.token_by_code("openems", started.identifier, "c"))
 
     def test_broken_replies_are_no_refusals(self) -> None:
-        """What says nothing about the code must not end the UI's login: error 1006."""
+        """They say nothing about the code: no attempt is counted for them. UIs see 1003 (test_slow)."""
         for status, kind, body in (
             (500, "application/json", b'{"error":"unknown_error"}'),
             (200, "text/html", b"<html>"),

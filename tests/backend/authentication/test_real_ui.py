@@ -202,10 +202,17 @@ class WithoutBrowser(WithBackend):
         ui = await self.ui()
         login = await ui.login("jan@example.com", PASSWORD)
         self.assertEqual(login["user"]["id"], "jan")
-        # Known to Keycloak, unknown to metadata: as any other refusal.
-        with self.assertRaises(OpenemsError) as caught:
-            await ui.login("unknown@example.com", PASSWORD)
-        self.assertEqual((caught.exception.code, caught.exception.message), (1003, "Authentication failed"))
+        # S14: all refusals are the same; "unknown" is known to Keycloak and not to metadata.
+        for login, password in (
+            ("jan", "wrong"), ("nobody", PASSWORD), ("disabled", PASSWORD), ("update", PASSWORD), ("unknown", PASSWORD),
+        ):  # fmt: skip
+            with self.assertRaises(OpenemsError) as caught:
+                await ui.login(f"{login}@example.com", password)
+            error = caught.exception
+            self.assertEqual((error.code, error.message, error.data), (1003, "Authentication failed", []), login)
+        # And no session is left of the one whose password was right.
+        path = f"/{self.name}/users/{USERS['unknown']}/sessions"
+        await self.until(lambda: not self.admin.ask("GET", path))
 
     async def test_an_edge_gets_tokens(self) -> None:
         """The registry with Keycloak as the third party (auth.md 8.7, 14); the edge makes verifier and state."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
+
+from openems.backend.authentication.keycloak.registration import MAX_RUNNING
 from openems.common import errors
 from openems.common.errors import generic
 from tests.backend.authentication.world import ACME, WithKeycloak
@@ -51,6 +54,42 @@ class Registrations(WithKeycloak):
         self.refused(self.keycloak.register_user(record()), errors.COMMON_SERVICE_NOT_AVAILABLE)
         self.assertEqual(list(self.fake.users), [self.mia])
         self.assertEqual(self.keycloak.debug_metrics()["auth0/Undone"], 2)
+
+    def test_s15_who_asked_has_gone(self) -> None:
+        """Metadata takes longer than anybody waits: a user is in both in the end, or in neither."""
+        for number, (fails, users) in enumerate(((False, 2), (True, 2))):
+            waiting: Deferred[None] = Deferred()
+
+            async def slow(record: dict[str, Any], oem: str, waiting: Any = waiting) -> None:
+                await waiting
+
+            self.patch(self.metadata, "register_user", slow)
+            running = self.begin(self.keycloak.register_user(record(email=f"slow{number}@example.com")))
+            running.cancel()
+            self.failureResultOf(running, CancelledError)
+            self.fake.pump()
+            self.assertEqual([asked.method for asked in self.asked("DELETE")], [])
+            if fails:
+                waiting.errback(generic("no"))
+            else:
+                waiting.callback(None)
+            self.fake.pump()
+            self.assertEqual(len(self.fake.users), users)
+        self.assertEqual(self.keycloak.debug_metrics()["auth0/Undone"], 1)
+
+    def test_s15_many_at_once(self) -> None:
+        async def slow(record: dict[str, Any], oem: str) -> None:
+            await Deferred()
+
+        self.patch(self.metadata, "register_user", slow)
+        running = [
+            self.begin(self.keycloak.register_user(record(email=f"n{number}@example.com")))
+            for number in range(MAX_RUNNING)
+        ]
+        self.refused(self.keycloak.register_user(record()), errors.COMMON_SERVICE_NOT_AVAILABLE)
+        self.remake()
+        for outcome in running:
+            self.failureResultOf(outcome)
 
     def test_s15_what_cannot_be_undone_is_told(self) -> None:
         self.metadata.fail = generic("no")

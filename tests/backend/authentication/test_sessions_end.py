@@ -2,46 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backend.authentication.world import PASSWORD, WithKeycloak
-from tests.backend.ui.world import ID, World
+from tests.backend.authentication.world import PASSWORD, WithUi
+from tests.backend.ui.world import World
 
 
-class Sessions(WithKeycloak):
-    """The UI's server before Keycloak; the users are those of Keycloak's tests."""
-
-    def open(self, **options: Any) -> None:
-        self.world = World(
-            password=self.keycloak, code_flow=self.keycloak, registration=self.keycloak, reactor=self.clock, **options
-        )
-        self.world.clock = self.clock
-        self.patch(self.world.metadata, "get_user_by_external_id", self.metadata.get_user_by_external_id)
-        self.world.start()
-        self.addCleanup(self.close)
-
-    def close(self) -> None:
-        stopped = Deferred.fromCoroutine(self.world.server.stop())
-        self.fake.advance(5)
-        self.successResultOf(stopped)
-
-    def log_in_ui(self) -> Any:
-        ui = self.world.connect()
-        started = self.start_login()
-        code = self.fake.browser_login(started.login_url, self.mia)
-        payload = {
-            "jsonrpc": "2.0", "id": ID, "method": "getTokenByCode",
-            "params": {"oem": "openems", "identifier": started.identifier, "code": code},
-        }  # fmt: skip
-        ui.send("authenticateWithOAuth", {"payload": payload})
-        self.fake.pump()
-        (reply,) = ui.connection.take()
-        self.assertIn("result", reply)
-        return ui
-
+class Sessions(WithUi):
     def test_s16_a_disabled_user(self) -> None:
         self.open()
         ui = self.log_in_ui()
@@ -60,6 +28,23 @@ class Sessions(WithKeycloak):
         self.fake.answer = lambda asked: (503, {}, b"")
         self.fake.advance(2000, step=5)
         self.assertFalse(ui.connection.dropped)
+
+    def test_s16_keycloak_does_not_answer(self) -> None:
+        self.open(revalidation=30)
+        ui = self.log_in_ui()
+        self.fake.delay = None
+        self.fake.advance(200)
+        self.assertFalse(ui.connection.dropped)
+
+        async def never(token: str) -> bool:
+            await Deferred()
+            return False
+
+        self.patch(self.keycloak._users, "still_valid", never)
+        self.fake.advance(200)
+        self.assertFalse(ui.connection.dropped)
+        ui.connection.lost()
+        self.fake.advance(30)
 
     def test_s16_the_interval(self) -> None:
         self.open(revalidation=30)

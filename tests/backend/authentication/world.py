@@ -14,6 +14,7 @@ from openems.backend.models import User
 from openems.common import errors
 from openems.common.errors import OpenemsError
 from openems.testing.keycloak import FakeKeycloak
+from tests.backend.ui.world import ID, World
 
 OPENEMS = Oem(oem="openems", client_id="openems", client_secret="openems-secret", service_account=True)
 ACME = Oem(oem="acme", client_id="acme", client_secret="acme-secret", redirect_uri="http://localhost:4300/")
@@ -113,3 +114,35 @@ class WithKeycloak(SynchronousTestCase):
         started = self.start_login(oem, redirect_uri)
         code = self.fake.browser_login(started.login_url, self.mia)
         return self.get(self.keycloak.token_by_code(oem, started.identifier, code))
+
+
+class WithUi(WithKeycloak):
+    """The UI's server before Keycloak; the users are those of Keycloak's tests."""
+
+    def open(self, **options: Any) -> None:
+        self.world = World(
+            password=self.keycloak, code_flow=self.keycloak, registration=self.keycloak, reactor=self.clock, **options
+        )
+        self.world.clock = self.clock
+        self.patch(self.world.metadata, "get_user_by_external_id", self.metadata.get_user_by_external_id)
+        self.world.start()
+        self.addCleanup(self.close)
+
+    def close(self) -> None:
+        stopped = Deferred.fromCoroutine(self.world.server.stop())
+        self.fake.advance(5)
+        self.successResultOf(stopped)
+
+    def log_in_ui(self) -> Any:
+        ui = self.world.connect()
+        started = self.start_login()
+        code = self.fake.browser_login(started.login_url, self.mia)
+        payload = {
+            "jsonrpc": "2.0", "id": ID, "method": "getTokenByCode",
+            "params": {"oem": "openems", "identifier": started.identifier, "code": code},
+        }  # fmt: skip
+        ui.send("authenticateWithOAuth", {"payload": payload})
+        self.fake.pump()
+        (reply,) = ui.connection.take()
+        self.assertIn("result", reply)
+        return ui

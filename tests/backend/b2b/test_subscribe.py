@@ -149,6 +149,22 @@ class RoleTest(SynchronousTestCase):
             self.world.clock.advance(10)
         self.assertEqual((self.connection.close_code, self.connection.close_reason), (1000, "Authentication failed"))
 
+    def test_s16_user_is_disabled_where_his_password_is(self) -> None:
+        """auth.md S16: metadata still knows him."""
+        valid = True
+
+        async def still_valid() -> bool:
+            return valid
+
+        (session,) = self.world.server.sessions.values()
+        session._still_valid = still_valid
+        for answer in (True, False):
+            valid = answer
+            self.assertIsNone(self.connection.close_code)
+            for _ in range(int(websocket.REVALIDATION) // 10 + 3):
+                self.world.clock.advance(10)
+        self.assertEqual((self.connection.close_code, self.connection.close_reason), (1000, "Authentication failed"))
+
     def test_metadata_cannot_tell(self) -> None:
         async def fails(user_id: str) -> Any:
             raise OpenemsError(1006)

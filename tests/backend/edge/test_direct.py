@@ -90,6 +90,11 @@ class Requests(SynchronousTestCase):
     def test_r12_without_the_member(self) -> None:
         self.assertEqual(self.ask("checkSetupPassword", {})["error"]["code"], 5010)  # type: ignore[index]
 
+    def test_setup_passwords_are_not_guessed(self) -> None:
+        """auth.md S13: who has it gets the edge."""
+        codes = [self.ask("checkSetupPassword", {"setupPassword": f"x{n}"})["error"]["code"] for n in range(15)]  # type: ignore[index]
+        self.assertEqual(codes, [1003] * 11 + [4005] * 4)
+
     def test_9_6_unknown(self) -> None:
         error = self.ask("foo", {})["error"]
         self.assertEqual(error, {"code": 4001, "message": "Unhandled JSON-RPC method [foo]", "data": ["foo"]})

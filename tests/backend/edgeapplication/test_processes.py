@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from openems.application import config
+from openems.application import config, edgeprocess
 from openems.application.backend import Backend
 from openems.application.service import now_milliseconds
 from openems.backend.edgeapplication.counters import Status
@@ -38,6 +38,18 @@ from tests.backend.edgeapplication.test_live import LiveCase, Peer
 
 EDGES = 40
 KEYS = {f"edge{n}": f"key-of-edge-{n}-0123456789" for n in range(EDGES)}
+
+
+class Command(SynchronousTestCase):
+    def test_environment(self) -> None:
+        given = {
+            "PATH": "/bin", "LC_ALL": "C", "TZ": "UTC", "LD_PRELOAD": "libjemalloc.so.2", "PYTHONPATH": "/here",
+            "OPENEMS_CLIENT_SECRET": "s", "AWS_SECRET_ACCESS_KEY": "s", "PYTHONSTARTUP": "s", "WATCHDOG_USEC": "5",
+        }  # fmt: skip
+        arguments, environ = edgeprocess.command(given)
+        self.assertEqual(arguments[1:], ("-m", "openems.application.edgeprocess"))
+        self.assertTrue(environ.pop("PYTHONPATH").endswith(":/here"))
+        self.assertEqual(environ, {name: given[name] for name in ("PATH", "LC_ALL", "TZ", "LD_PRELOAD")})
 
 
 class SharedPort(TestCase):
@@ -247,6 +259,22 @@ class Processes(LiveCase):
         client.start()
         await self.until(lambda: stranger.closes)
         self.assertEqual(stranger.texts, [])
+
+    async def test_secrets_of_the_backend_do_not_reach_its_children(self) -> None:
+        """Neither by the environment, where a configuration may have them, nor by the command line."""
+        names = ("OPENEMS_CLIENT_SECRET", "PGPASSWORD", "NOTIFY_SOCKET", "PYTHONSECRET")
+        for name in names:
+            os.environ[name] = "m4rk3r"
+            self.addCleanup(os.environ.pop, name, None)
+        backend = await self.processes(edge={"processes": 1})
+        pid = backend.edge_processes.children[0].transport.pid
+        for file in ("environ", "cmdline"):
+            with open(f"/proc/{pid}/{file}", "rb") as told:
+                text = told.read()
+            self.assertTrue(text)
+            self.assertNotIn(b"m4rk3r", text)
+        await self.edges(backend, 1)
+        await self.until(lambda: backend.edge_manager.is_connected("edge0"))
 
     async def test_beside_real_applications(self) -> None:
         backend = await self.processes(**{"edge": {"processes": 1}, "edge.manager": {}})

@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 
 from openems.backend.events import EdgesChanged
 from openems.backend.interfaces import IEndpoint
-from openems.backend.models import SetupProtocolCoreInfo, UserAlertingSettings
+from openems.backend.models import SetupProtocolCoreInfo, User, UserAlertingSettings
 from openems.backend.ui.methods.subscriptions import MAX_CHANNELS
 from openems.backend.ui.parameters import GENERATED_ALPHABET
 from openems.common import errors, jsonrpc
@@ -499,6 +499,17 @@ class SetupTest(SynchronousTestCase):
             self.world.clock.advance(0.1)
             codes.append(self.ui.ask("addEdgeToUser", {"setupPassword": "x"})["error"]["code"])
         self.assertEqual(codes, [1003] * 11 + [4005] * 4)
+
+    def test_setup_passwords_are_not_guessed_by_many_users(self) -> None:
+        """auth.md S13: anybody may register, so an address with user after user is one who guesses."""
+        codes = []
+        for number in range(10):
+            self.world.metadata.users[f"sub-u{number}"] = User(id=f"u{number}", user_id=f"sub-u{number}", name="U")
+            ui = self.world.connect(remote=f"198.51.100.7:{number}")
+            ui.ask("authenticateWithPassword", {"username": f"u{number}", "password": "s3cret"})
+            codes += [ui.ask("addEdgeToUser", {"setupPassword": f"x{n}"})["error"]["code"] for n in range(5)]
+        self.assertEqual(codes, [1003] * 31 + [4005] * 19)
+        self.assertEqual(self.ui.ask("addEdgeToUser", {"setupPassword": "x"})["error"]["code"], 1003)
 
     def test_submit(self) -> None:
         self.world.metadata.roles["edge0"] = Role.INSTALLER

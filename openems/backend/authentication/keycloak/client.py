@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from twisted.logger import Logger
 
+from openems.backend.authentication.keycloak.breaker import Breaker
 from openems.backend.authentication.keycloak.keyset import Key, read_keys
 from openems.backend.authentication.keycloak.settings import Oem, Realm
 from openems.http.exchange import Exchange, ExchangeError, Reply, form_body
@@ -66,6 +67,7 @@ class KeycloakClient:
         self.service_account = service_account
         #: What is wrong with the configuration, for the health page.
         self.problem = ""
+        self.breaker = Breaker()
         self._exchange = exchange
         self._reactor = reactor
         self._admin_token: tuple[str, float] | None = None
@@ -155,7 +157,10 @@ class KeycloakClient:
         """The id of the user with this email."""
         query = {"email": email, "exact": "true", "max": "2", "briefRepresentation": "true"}
         reply = await self._administer("GET", ("users",), query=query)
-        users = reply.json() if reply.status == 200 else None
+        try:
+            users = reply.json() if reply.status == 200 else None
+        except ExchangeError as e:
+            raise Unavailable(str(e)) from None
         if not isinstance(users, list):
             raise Unavailable(f"searching a user: status {reply.status}")
         ids = [user.get("id") for user in users if isinstance(user, dict)]
@@ -168,7 +173,10 @@ class KeycloakClient:
             return False
         if reply.status != 200:
             raise Unavailable(f"asking for a user: status {reply.status}")
-        return reply.object().get("enabled") is True
+        try:
+            return reply.object().get("enabled") is True
+        except ExchangeError as e:
+            raise Unavailable(str(e)) from None
 
     async def end_session(self, session_id: str) -> None:
         reply = await self._administer("DELETE", ("sessions", session_id), timeout=LOGOUT_TIMEOUT)
@@ -211,10 +219,22 @@ class KeycloakClient:
         return reply.access_token
 
     async def _ask(self, method: str, url: str, **options: Any) -> Reply:
+        breaker = self.breaker
+        if not breaker.admits(self._reactor.seconds()):
+            raise Unavailable("it could not be connected to a moment ago")
         try:
-            return await self._exchange.request(method, url, **options)
+            reply = await self._exchange.request(method, url, **options)
         except ExchangeError as e:
+            if e.kind == "connection":
+                breaker.failed(self._reactor.seconds())
+            else:
+                breaker.given_up()
             raise Unavailable(str(e)) from None
+        except BaseException:
+            breaker.given_up()
+            raise
+        breaker.connected()
+        return reply
 
     def _complain(self, text: str) -> None:
         self.problem = text

@@ -1,7 +1,8 @@
 """Logins by password (auth.md 4.3, S13, Q22, Q24).
 
-- A password that was right is taken for ``TRUST`` seconds from the same address without asking again: clients of the
-  REST interface send it with each request, and each question would open one more session at Keycloak.
+- A password that was right is taken for ``TRUST`` seconds from the same address without asking again: each question
+  would open one more session at Keycloak.
+  A check (:meth:`Passwords.check`) is not taken again: whoever asks for it remembers it himself.
 - One that was refused is refused again for ``REPEAT`` seconds without asking: the stock UI repeats every refused login.
 - Attempts of one user name run one after the other, failures with a pause between.
 """
@@ -54,19 +55,39 @@ class Passwords:
             # Not longer than the token that is handed out again is good for.
             reactor, lambda reply: min(TRUST, reply.expires_in - MARGIN), failures=(Denied,), keep_failures=REPEAT,
         )  # fmt: skip
+        self._checks: Shared[TokenReply] = Shared(
+            reactor, lambda _: 0.0, failures=(Denied,), keep_failures=REPEAT
+        )  # fmt: skip
         self._locks: dict[str, DeferredLock] = {}
 
     async def log_in(self, oem: Oem, username: str, password: str, address: str) -> TokenReply:
         """Raises :class:`Denied`, :class:`TooMany`, :class:`~.client.Unavailable`."""
-        name = username.strip().lower()
-        if not is_plain(username, MAX_USERNAME) or not name or not is_plain(password, MAX_PASSWORD):
-            self.refused += 1
-            raise Denied("input")
+        name = self._name(username, password)
 
         async def ask() -> TokenReply:
             return await self._in_turn(oem, name, username, password, address)
 
         return await self._logins.result(keyed(self._salt, address, name, password), ask)
+
+    async def check(
+        self, oem: Oem, username: str, password: str, address: str, checked: Callable[[TokenReply], None]
+    ) -> TokenReply:
+        """As :meth:`log_in`; ``checked`` gets the reply also if nobody waits for it any more."""
+        name = self._name(username, password)
+
+        async def ask() -> TokenReply:
+            reply = await self._in_turn(oem, name, username, password, address)
+            checked(reply)
+            return reply
+
+        return await self._checks.result(keyed(self._salt, address, name, password), ask)
+
+    def _name(self, username: str, password: str) -> str:
+        name = username.strip().lower()
+        if not is_plain(username, MAX_USERNAME) or not name or not is_plain(password, MAX_PASSWORD):
+            self.refused += 1
+            raise Denied("input")
+        return name
 
     def forget(self, access_token: str) -> None:
         """Its session was ended: the login is not remembered any more."""
@@ -74,6 +95,7 @@ class Passwords:
 
     def stop(self) -> None:
         self._logins.stop()
+        self._checks.stop()
 
     async def _in_turn(self, oem: Oem, name: str, username: str, password: str, address: str) -> TokenReply:
         if not self._attempts.begin(address, name, self._reactor.seconds()):

@@ -1,11 +1,17 @@
-"""New users: in Keycloak and in metadata, or in neither (auth.md 8.6, S15)."""
+"""New users: in Keycloak and in metadata, or in neither (auth.md 8.6, S15).
+
+What has begun goes on to its end though whoever asked for it has gone, or waits no longer (metadata may send a mail and
+take its time): half a user would be in the way of his next try.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from openems.backend.authentication.keycloak.client import Conflict, KeycloakClient, Rejected, Unavailable
 from openems.backend.authentication.keycloak.inputs import MAX_PASSWORD, is_plain
@@ -14,6 +20,8 @@ from openems.common.errors import OpenemsError, generic
 
 ROLES = ("INSTALLER", "OWNER")
 MAX_NAME = 255
+#: Registrations under way; each ends by the deadlines of what it asks.
+MAX_RUNNING = 100
 #: What Keycloak refuses in names of persons (auth.md 7.7).
 _FORBIDDEN = frozenset('<>&"$%!#?§;*~/\\|^=[]{}()')
 CONFLICT = "Http 409 Conflict"
@@ -43,9 +51,40 @@ class Registration:
         self._user_registry = user_registry
         self._roles = frozenset(roles)
         self._neutral = neutral
+        self._running: set[Deferred[None]] = set()
+
+    def stop(self) -> None:
+        for running in tuple(self._running):
+            running.cancel()
 
     async def register(self, record: dict[str, Any]) -> None:
         """Raises :class:`OpenemsError`: code 1 for what is wrong with the record, 1006 while it is not possible."""
+        await self._to_its_end(self._register_new(record))
+
+    async def register_if_not_exist(self, record: dict[str, Any]) -> None:
+        """A user known to Keycloak and not to metadata is made known there (auth.md Q19)."""
+        await self._to_its_end(self._register_unless_known(record))
+
+    async def _to_its_end(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._running) >= MAX_RUNNING:
+            work.close()
+            raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
+        # Whoever gives up, gives up this one only.
+        answer: Deferred[None] = Deferred(lambda _: None)
+        running = Deferred.fromCoroutine(work)
+        self._running.add(running)
+
+        def ended(result: Any) -> None:
+            self._running.discard(running)
+            if not answer.called:
+                answer.callback(result)
+            elif isinstance(result, Failure):
+                self._log.info("registration: failed when nobody waited any more: {reason}", reason=str(result.value))
+
+        running.addBoth(ended)
+        await answer
+
+    async def _register_new(self, record: dict[str, Any]) -> None:
         if record["role"] not in self._roles:
             raise generic(f"Registration with Role [{record['role']}] is not allowed")
         try:
@@ -54,8 +93,7 @@ class Registration:
             if not self._neutral:
                 raise generic(CONFLICT) from None
 
-    async def register_if_not_exist(self, record: dict[str, Any]) -> None:
-        """A user known to Keycloak and not to metadata is made known there (auth.md Q19)."""
+    async def _register_unless_known(self, record: dict[str, Any]) -> None:
         try:
             await self._register(record)
         except Conflict:

@@ -1,26 +1,26 @@
 """Logins by Keycloak: the three authentication services of one realm (auth.md 1 to 9, component Authentication.OAuth).
 
-Which error a login gets: 1003 when its credentials are not good, whatever exactly is wrong with them; 1006 while nobody
-can tell (Keycloak down, slow, busy, or this server not accepted by it); 4005 for too many attempts.
+Which error a login gets: :mod:`.answers`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from openems.backend.authentication.attempts import Attempts
+from openems.backend.authentication.keycloak.answers import Answers
+from openems.backend.authentication.keycloak.checks import Checks
 from openems.backend.authentication.keycloak.client import Denied, KeycloakClient, TokenReply, Unavailable
 from openems.backend.authentication.keycloak.flow import Flow, NotConnectable
 from openems.backend.authentication.keycloak.inputs import MAX_OEM, is_plain
-from openems.backend.authentication.keycloak.jwks import MIN_INTERVAL, REFRESH, Jwks, KeysUnavailable
+from openems.backend.authentication.keycloak.jwks import MIN_INTERVAL, REFRESH, Jwks
 from openems.backend.authentication.keycloak.pace import Pace
-from openems.backend.authentication.keycloak.passwords import Passwords, TooMany
+from openems.backend.authentication.keycloak.passwords import Passwords
 from openems.backend.authentication.keycloak.pending import PendingLogins
 from openems.backend.authentication.keycloak.registration import ROLES, Registration
 from openems.backend.authentication.keycloak.settings import Oem, Realm
@@ -33,10 +33,10 @@ from openems.backend.interfaces import (
     IAuthUserRegistrationService,
     IDebugLoggable,
     ILoginSessions,
+    IPasswordChecks,
 )
-from openems.backend.models import Authenticated, OAuthStart, OAuthTokens
-from openems.common import errors
-from openems.common.errors import OpenemsError, generic, short
+from openems.backend.models import Authenticated, Checked, OAuthStart, OAuthTokens
+from openems.common.errors import generic, short
 from openems.http.concurrency import Concurrency
 from openems.http.exchange import TIMEOUT, Exchange
 from openems.websocket.proxies import host_of
@@ -45,10 +45,6 @@ ID = "auth0"
 NAME = "Authentication.OAuth"
 MAX_CONCURRENT = 50
 MAX_QUEUE = 200
-#: Log lines about refused logins in a minute.
-LINES = 60
-
-T = TypeVar("T")
 
 
 @implementer(
@@ -56,6 +52,7 @@ T = TypeVar("T")
     IAuthUserAuthorizationCodeFlowService,
     IAuthUserRegistrationService,
     ILoginSessions,
+    IPasswordChecks,
     IDebugLoggable,
 )
 class Keycloak:
@@ -91,10 +88,9 @@ class Keycloak:
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self.realm = realm
-        self.refused = 0
-        self.unavailable = 0
         self._reactor = reactor
         self._now = now
+        self._answers = Answers(reactor)
         self._oems = {oem.oem: oem for oem in oems}
         account = next((oem for oem in oems if oem.service_account), None)
         self._exchange = Exchange(
@@ -134,8 +130,9 @@ class Keycloak:
         self._pending = PendingLogins(random_bytes)
         self._flow = Flow(self._client, self._tokens, self._pending, self._oems, reactor=reactor)
         self._passwords = Passwords(
-            self._client, attempts or Attempts(), reactor=reactor, random_bytes=random_bytes
+            self._client, Attempts() if attempts is None else attempts, reactor=reactor, random_bytes=random_bytes
         )  # fmt: skip
+        self._checks = Checks(self._client, self._tokens, self._passwords, line=self._answers.line)
         self._registration = Registration(
             self._client, metadata, user_registry, roles=registration_roles, neutral=neutral_registration
         )
@@ -146,11 +143,9 @@ class Keycloak:
             None if stored is None or account is None else stored,
             now=now,
             forget=self._forget,
-            line=self._line,
+            line=self._answers.line,
         )
         self._store_problem = ""
-        self._lines: list[float] = []
-        self._running: set[Deferred[Any]] = set()
 
     def start(self) -> None:
         self._store_problem = self._users.start()
@@ -163,19 +158,18 @@ class Keycloak:
         self._jwks.stop()
         self._flow.stop()
         self._passwords.stop()
+        self._checks.stop()
+        self._registration.stop()
         self._pace.stop()
         self._users.stop()
-        for running in tuple(self._running):
-            running.cancel()
+        self._answers.stop()
         await self._exchange.close()
         await self._key_exchange.close()
 
     # IAuthUserPasswordAuthenticationService
 
     async def authenticate_with_password(self, username: str, password: str, remote: str) -> Authenticated:
-        account = self._client.service_account
-        if account is None:
-            raise generic("No OEM config found for service account")
+        account = self._service_account()
 
         async def log_in() -> tuple[TokenReply, Claims]:
             reply = await self._passwords.log_in(account, username, password, host_of(remote))
@@ -187,16 +181,16 @@ class Keycloak:
                 await self._users.end(account, reply.refresh_token)
                 raise
 
-        reply, claims = await self._answered("authenticateWithPassword", log_in)
+        reply, claims = await self._answers.get("authenticateWithPassword", log_in)
         if self._users.table.is_ended(claims.session_id, self._now()):
             # Remembered across its logout: ask anew.
             self._passwords.forget(reply.access_token)
-            reply, claims = await self._answered("authenticateWithPassword", log_in)
+            reply, claims = await self._answers.get("authenticateWithPassword", log_in)
         token = self._users.opened_by_password(reply.access_token, claims, account.oem, reply.refresh_token)
         return Authenticated(claims.subject, claims.email, token)
 
     async def authenticate_with_token(self, token: str) -> Authenticated:
-        subject, email = await self._answered("authenticateWithToken", lambda: self._users.by_token(token))
+        subject, email = await self._answers.get("authenticateWithToken", lambda: self._users.by_token(token))
         return Authenticated(subject, email, token)
 
     async def logout(self, token: str) -> None:
@@ -204,7 +198,21 @@ class Keycloak:
         try:
             await self._users.logout(token)
         except Unavailable as e:
-            self._line("logout: {reason}", reason=str(e))
+            self._answers.line("logout: {reason}", reason=str(e))
+
+    def _service_account(self) -> Oem:
+        if self._client.service_account is None:
+            raise generic("No OEM config found for service account")
+        return self._client.service_account
+
+    # IPasswordChecks
+
+    async def check_password(self, username: str, password: str, remote: str) -> Checked:
+        account, address = self._service_account(), host_of(remote)
+        claims = await self._answers.get(
+            "authenticateWithPassword", lambda: self._checks.check(account, username, password, address)
+        )
+        return Checked(claims.subject, lambda: self._users.is_enabled(claims.subject))
 
     # IAuthUserAuthorizationCodeFlowService
 
@@ -212,11 +220,11 @@ class Keycloak:
         try:
             return self._flow.begin(oem, redirect_uri, host_of(remote))
         except NotConnectable as e:
-            self._line("login of OEM {oem!r}: {reason}", oem=short(oem or "", 50), reason=str(e))
+            self._answers.line("login of OEM {oem!r}: {reason}", oem=short(oem or "", 50), reason=str(e))
             raise generic("Unable to initiate connection") from None
 
     async def token_by_code(self, oem: str, identifier: str, code: str) -> OAuthTokens:
-        reply, claims = await self._answered("getTokenByCode", lambda: self._flow.by_code(oem, identifier, code))
+        reply, claims = await self._answers.get("getTokenByCode", lambda: self._flow.by_code(oem, identifier, code))
         self._users.table.revived(claims.session_id)
         return self._opened(oem, reply, claims)
 
@@ -233,7 +241,7 @@ class Keycloak:
                 raise Denied("session ended")
             return reply, claims
 
-        return self._opened(oem, *await self._answered("getTokenByRefreshToken", refresh))
+        return self._opened(oem, *await self._answers.get("getTokenByRefreshToken", refresh))
 
     def _forget(self, access_token: str) -> None:
         self._passwords.forget(access_token)
@@ -280,9 +288,10 @@ class Keycloak:
             f"{ID}/Pending": concurrency.waiting,
             f"{ID}/Completed": concurrency.completed,
             f"{ID}/Rejected": concurrency.rejected,
+            f"{ID}/NotConnected": self._client.breaker.refused,
             f"{ID}/Failed": self._exchange.failures,
-            f"{ID}/Refused": self.refused,
-            f"{ID}/Unavailable": self.unavailable,
+            f"{ID}/Refused": self._answers.refused,
+            f"{ID}/Unavailable": self._answers.unavailable,
             f"{ID}/Verified": self._tokens.verified,
             f"{ID}/NotBelieved": self._tokens.refused,
             f"{ID}/Keys": self._jwks.size,
@@ -290,6 +299,8 @@ class Keycloak:
             f"{ID}/KeyFetchFailures": self._jwks.failures,
             f"{ID}/PendingLogins": len(self._pending),
             f"{ID}/DroppedLogins": self._pending.dropped,
+            f"{ID}/ChecksEnded": self._checks.ended,
+            f"{ID}/ChecksLeft": self._checks.left,
             f"{ID}/Sessions": len(self._users.table),
             f"{ID}/SharedRefreshes": self._flow.coalesced,
             f"{ID}/Registered": self._registration.registered,
@@ -305,38 +316,3 @@ class Keycloak:
         if self._jwks.problem:
             found.append(f"signing keys: {self._jwks.problem}")
         return found
-
-    # How failures become errors
-
-    async def _answered(self, what: str, work: Callable[[], Awaitable[T]]) -> T:
-        async def run() -> T:
-            return await work()
-
-        running = Deferred.fromCoroutine(run())
-        self._running.add(running)
-        try:
-            return await running
-        except (Denied, NotBelieved) as e:
-            self._refuse(what, str(e))
-        except (Unavailable, KeysUnavailable) as e:
-            self.unavailable += 1
-            self._line("{what}: {reason}", what=what, reason=str(e) or "signing keys are not available")
-            raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE) from None
-        except TooMany:
-            raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS) from None
-        finally:
-            self._running.discard(running)
-
-    def _refuse(self, what: str, reason: str) -> NoReturn:
-        self.refused += 1
-        self._line("{what} refused: {reason}", what=what, reason=reason)
-        raise OpenemsError(errors.COMMON_AUTHENTICATION_FAILED) from None
-
-    def _line(self, text: str, **values: Any) -> None:
-        """A line that peers can cause: so many a minute and no more."""
-        now = self._reactor.seconds()
-        while self._lines and now - self._lines[0] > 60.0:
-            self._lines.pop(0)
-        if len(self._lines) < LINES:
-            self._lines.append(now)
-            self._log.info(f"{NAME}: {text}", **values)

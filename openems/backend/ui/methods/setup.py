@@ -15,6 +15,7 @@ from openems.common import errors
 from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import EMPTY, Members, Request
 from openems.common.role import Role
+from openems.websocket.proxies import host_of
 
 if TYPE_CHECKING:
     from openems.backend.ui.session import Session
@@ -48,8 +49,12 @@ async def add_edge_to_user(session: Session, user: User, request: Request) -> An
     metadata = session.server.metadata
     setup_password = request.members().string("setupPassword")
     # Knowing a setup password is all it takes, so it must not be guessed (the UI repeats a refused one once).
-    if not session.server.setup_attempts.take(user.user_id, session.server.reactor.seconds()):
-        session.server.limited += 1
+    server, now = session.server, session.server.reactor.seconds()
+    if not (
+        server.setup_attempts.take(user.user_id, now)
+        and server.setup_attempts_of_address.take(host_of(session.connection.remote), now)
+    ):
+        server.limited += 1
         raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
     edge_id = metadata.edge_id_for_setup_password(setup_password)
     edge = None if edge_id is None else metadata.get_edge(edge_id)
