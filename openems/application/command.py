@@ -48,24 +48,36 @@ def _parser() -> argparse.ArgumentParser:
     mail_command.add_to(commands)
     sub = command("demo", _demo, "Start a backend and a simulated fleet on loopback; Ctrl-C stops both.")
     sub.add_argument("--offset", type=_offset, default=0, metavar="N", help="added to every port")
-    sub.add_argument("--admin-password", metavar="P", help="of the login admin; else a random one, shown once")
-    sub.add_argument("--state", default="var", metavar="DIR", help="where everything is stored (./var)")
+    sub.add_argument(
+        "--admin-password", type=_text, metavar="P", help="of the login admin; else a random one, shown once"
+    )
+    sub.add_argument("--state", type=_text, default="var", metavar="DIR", help="where everything is stored (./var)")
     sub.add_argument("--edges", type=_edges, metavar="N", help="number of edges (3)")
     return parser
 
 
 def _offset(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 50_000:
-        raise argparse.ArgumentTypeError("0 to 50000")
-    return number
+    return _number(text, 0, 50_000)
 
 
 def _edges(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 10_000:
-        raise argparse.ArgumentTypeError("1 to 10000")
+    return _number(text, 1, 10_000)
+
+
+def _number(text: str, least: int, most: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if not least <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
     return number
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return text
 
 
 def _check_config(options: argparse.Namespace) -> int:

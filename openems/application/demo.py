@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from twisted.internet.protocol import DatagramProtocol, ProcessProtocol
 from twisted.python.failure import Failure
 
 import openems
-from openems.application import config, simulator
+from openems.application import config, logfile, simulator
 from openems.application.service import embedded
 
 BACKFILL_DAYS = 30
@@ -26,8 +27,24 @@ DEFAULT_EDGES = 3
 START_TIMEOUT = 120.0
 #: Seconds a child has after SIGTERM.
 STOP_TIMEOUT = 12.0
-#: twistd's own script, for the interpreter that runs now.
-TWISTD = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
+#: twistd's own script, for the interpreter that runs now. The end of stdin is the end of the demo: a child that
+#: outlives it, after a kill -9, would keep the ports and the state of the next start.
+TWISTD = """
+import os, signal, sys, threading
+
+def end_with_the_demo():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+threading.Thread(target=end_with_the_demo, daemon=True).start()
+sys.argv[0] = "twistd"
+from twisted.scripts.twistd import run
+run()
+"""
+
+
+class Unusable(Exception):
+    """What is in the state directory is nothing to start with; the text names file and reason."""
 
 
 class Prepared:
@@ -46,20 +63,27 @@ def prepare(
     """Make ``metadata.json`` in ``state_dir``, or add to it what is asked for; ``edges`` of the result is
     edge id -> apikey, for the simulator.
 
-    An existing password and existing apikeys stay, unless another password is given.
+    An existing password and existing apikeys stay, unless another password is given. Raises :class:`Unusable`, OSError.
     """
+    from openems.backend.metadata.file.check import BadFile, read_model
     from openems.backend.metadata.file.demo import create_demo_file
     from openems.backend.metadata.file.storage import write_atomically
     from openems.backend.metadata.password import hash_password, verify_password
 
-    state_dir.mkdir(parents=True, exist_ok=True)
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = state_dir / "metadata.json"
     if not path.exists():
         password = admin_password or new_secret()
         made = {f"edge{number}": new_secret() for number in range(edges or DEFAULT_EDGES)}
         create_demo_file(str(path), password, made.items())
         return Prepared(password, made, fresh=True)
-    body = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        read_model(str(path))
+    except BadFile as e:
+        raise Unusable("\n".join(f"{path}: {problem}" for problem in e.problems)) from None
+    body = json.loads(path.read_text(encoding="utf-8-sig"))
+    if "admin" not in (body.get("users") or {}):
+        raise Unusable(f"{path} has no user admin, so the demo did not make it; choose another --state")
     known: dict[str, Any] = body["edges"]
     changed = False
     names = [f"edge{number}" for number in range(edges)] if edges else list(known)
@@ -74,7 +98,10 @@ def prepare(
         changed = True
     if changed:
         write_atomically(str(path), json.dumps(body, indent=2, ensure_ascii=False).encode() + b"\n")
-    return Prepared(admin_password, {name: known[name]["apikey"] for name in names})
+    simulated = {name: known[name]["apikey"] for name in names if known[name].get("apikey")}
+    if not simulated:
+        raise Unusable(f"{path} has no edge with an apikey; choose another --state")
+    return Prepared(admin_password, simulated)
 
 
 class Child(ProcessProtocol):
@@ -149,12 +176,17 @@ class Demo:
         self._sockets = tempfile.mkdtemp(prefix="openems-")
         self._timeout: Any = None
         self._stopping = False
+        self._ending = False
+        self._welcomed = False
 
     def start(self) -> None:
+        """Raises OSError where the state directory cannot be written to."""
         reactor = self._reactor
-        reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         toml = self._state_dir / "backend.toml"
         toml.write_text(embedded(str(self._state_dir), self._offset))
+        _write_private(self._state_dir / "fleet.json", json.dumps(self._prepared.edges, indent=2) + "\n")
+        reactor.callWhenRunning(self._take_signals)
+        reactor.addSystemEventTrigger("before", "shutdown", self._stop)
         self._notified("backend", self._backend_ready)
         self._timeout = reactor.callLater(START_TIMEOUT, self._fail, "the backend is not ready after two minutes")
         self._spawn("backend", ["openems-backend", "--config", str(toml)])
@@ -167,16 +199,18 @@ class Demo:
         self._children.append(child)
         child.ended.addCallback(self._ended, child)
         environ = dict(os.environ)
-        environ["NOTIFY_SOCKET"] = os.path.join(self._sockets, name)
         environ.pop("WATCHDOG_USEC", None)
+        environ.pop("NOTIFY_SOCKET", None)
+        if name == "backend":
+            environ["NOTIFY_SOCKET"] = os.path.join(self._sockets, name)
         # A checkout is not on the path of a child by itself.
         root = str(Path(next(iter(openems.__path__))).resolve().parent)
         environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environ.get("PYTHONPATH")]))
-        log = str(self._state_dir / f"{name}.log")
+        environ[logfile.VARIABLE] = str(self._state_dir / f"{name}.log")
         self._reactor.spawnProcess(
             child,
             sys.executable,
-            [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", f"--logfile={log}", *arguments],
+            [sys.executable, "-c", TWISTD, "--nodaemon", "--pidfile=", f"--logger={logfile.FACTORY}", *arguments],
             env=environ,
             path=None,
         )
@@ -185,14 +219,14 @@ class Demo:
         if self._stopping or self._timeout is None or not self._timeout.active():
             return
         self._timeout.cancel()
-        fleet = self._state_dir / "fleet.json"
-        _write_private(fleet, json.dumps(self._prepared.edges, indent=2) + "\n")
         if simulator.available():
             url = f"ws://127.0.0.1:{8081 + self._offset}"
             # The first start sends a month of history, so that charts have something to show.
             days = str(BACKFILL_DAYS if self._prepared.fresh else 0)
-            arguments = ["--url", url, "--fleet", str(fleet), "--backfill-days", days]
+            fleet = str(self._state_dir / "fleet.json")
+            arguments = ["--url", url, "--fleet", fleet, "--backfill-days", days]
             self._spawn("simulator", ["openems-simulator", *arguments])
+        self._welcomed = True
         self._say(self.welcome())
         self._say("ready")
 
@@ -211,7 +245,7 @@ class Demo:
                 f"  Edge.Manager   ws://127.0.0.1:{ports['edge.manager']}",
                 f"  health         http://127.0.0.1:{ports['health']}",
                 f"  login          admin, password {password or 'as before'}",
-                f"  fleet          {len(edges)} edges: {next(iter(edges))} to {list(edges)[-1]}"
+                f"  fleet          {' to '.join(dict.fromkeys((next(iter(edges)), list(edges)[-1])))}"
                 + ("" if simulator.available() else " (known, but not simulated by this installation)"),
                 f"  state and logs {self._state_dir.resolve()}",
                 "  stop           Ctrl-C",
@@ -228,7 +262,18 @@ class Demo:
         self._say(f"openems-backend demo: {reason}")
         self.status = 1
         # Not in this call: the reactor may still be starting.
-        self._reactor.callLater(0, self._reactor.stop)
+        self._reactor.callLater(0, self._end)
+
+    def _take_signals(self) -> None:
+        # After the reactor's own, which know no second Ctrl-C. And a shell starts what runs in its background with
+        # SIGINT ignored; here it is one of the two ways to stop.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: self._reactor.callFromThread(self._end))
+
+    def _end(self) -> None:
+        if not self._ending:
+            self._ending = True
+            self._reactor.stop()
 
     def _stop(self) -> Deferred[Any]:
         self._stopping = True
@@ -236,7 +281,13 @@ class Demo:
             self._timeout.cancel()
         # The fleet first: so its edges end as edges do, and the last data is history.
         done = DeferredList([child.terminate(self._reactor) for child in reversed(self._children)])
-        return done.addCallback(lambda _: _remove(self._sockets))
+        return done.addCallback(lambda _: self._clear())
+
+    def _clear(self) -> None:
+        _remove(self._sockets)
+        if self._prepared.fresh and not self._welcomed:
+            # Nobody has seen the password: the next start is the first one again.
+            (self._state_dir / "metadata.json").unlink(missing_ok=True)
 
 
 def _write_private(path: Path, text: str) -> None:
@@ -270,10 +321,15 @@ def run(*, offset: int, admin_password: str | None, state_dir: str, edges: int |
         prepared = prepare(
             state, admin_password=admin_password, edges=edges, new_secret=lambda: secrets.token_urlsafe(18)
         )
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        say(f"openems-backend demo: {state}: {type(e).__name__}: {e}")
+        demo = Demo(reactor=reactor, offset=offset, state_dir=state, prepared=prepared, say=say)
+        demo.start()
+    except Unusable as e:
+        say(f"openems-backend demo: {e}")
         return 1
-    demo = Demo(reactor=reactor, offset=offset, state_dir=state, prepared=prepared, say=say)
-    demo.start()
+    except OSError as e:
+        say(f"openems-backend demo: --state {state} cannot be written to: {e.strerror}: {e.filename}")
+        return 1
+    # At once: a second Ctrl-C while Python clears up would end it with the signal.
+    reactor.addSystemEventTrigger("after", "shutdown", lambda: os._exit(demo.status))  # type: ignore[attr-defined]
     reactor.run()  # type: ignore[attr-defined]
     return demo.status

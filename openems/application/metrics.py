@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from openems.application import VERSION
 from openems.backend.mail.smtp import SmtpMailer
+from openems.backend.metrics.jobs import Jobs
 from openems.backend.metrics.mails import Mails
 from openems.backend.metrics.pools import Pools, pools_of
 from openems.backend.metrics.prometheus import Prometheus
@@ -39,6 +40,7 @@ def metrics_of(backend: Backend, parts: list[Any], *, reactor: Any, now: Callabl
     )
     backend.edge_manager.metrics_consumers.append(metrics.applications)
     metrics.add("pools", Pools(pools_of(parts)).collect)
+    metrics.add("jobs", Jobs(parts).collect)
     if isinstance(backend.mailer, SmtpMailer):
         metrics.add("mails", Mails(backend.mailer).collect)
     metrics.servers.add_b2b(list(backend.b2b.websockets.values()), backend.b2b.rest)

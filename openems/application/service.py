@@ -121,8 +121,8 @@ class SignalledService(Service):
         return ended.addErrback(lambda failure: self._log.failure("stop was not orderly", failure=failure))
 
 
-#: Reasons to refuse a start that need no traceback: port in use, state locked by another backend.
-EXPECTED = ("CannotListenError", "Locked", "SelfTestFailed")
+#: Reasons to refuse a start that need no traceback: port in use, state locked by another backend or of a newer one.
+EXPECTED = ("CannotListenError", "Locked", "NewerState", "SelfTestFailed")
 
 
 def _exit(code: int) -> None:

@@ -18,6 +18,9 @@ from openems.application.systemd import Systemd
 #: Where the fleet comes from: ``Fleet(url, apikeys, *, reactor, now)`` with ``async start()`` and ``async stop()``.
 FLEET = "openems.simulator.fleet"
 
+#: Options that are numbers: the least and the most.
+LIMITS = (("cycle", 0.001, 86_400.0), ("resend-wait", 0.0, 86_400.0), ("backfill-days", 0.0, 3_660.0))
+
 
 class Options(UsageOptions):
     optParameters = [
@@ -71,6 +74,10 @@ def makeService(options: Options) -> SimulatorService:
         raise SystemExit("--fleet FILE is needed")
     if not available():
         raise SystemExit("the simulator is not part of this installation")
+    for option, least, most in LIMITS:
+        # Not a number is outside, too.
+        if not least <= options[option] <= most:
+            raise SystemExit(f"--{option} {options[option]:g}: {least:g} to {most:g}")
     steady(reactor)
     try:
         apikeys = read_fleet(options["fleet"])

@@ -6,7 +6,7 @@ from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.application import command, config, demo, drivers, service
+from openems.application import command, config, demo, drivers, service, simulator
 
 
 class TestCommand(SynchronousTestCase):
@@ -136,3 +136,51 @@ class TestPrepare(SynchronousTestCase):
         text = (state / "metadata.json").read_text()
         self.prepare(state, "two password", 1)
         self.assertEqual((state / "metadata.json").read_text(), text, "the same password ends no session")
+
+    def test_only_its_owner_looks_into_the_state(self) -> None:
+        state = Path(self.mktemp())
+        self.prepare(state)
+        self.assertEqual(state.stat().st_mode & 0o777, 0o700)
+
+    def test_what_is_no_file_of_the_demo_is_refused_with_the_place(self) -> None:
+        state = Path(self.mktemp())
+        state.mkdir()
+        file = state / "metadata.json"
+        for text, reason in (
+            ('{"edges":\n{', f"{file}: line 2"),
+            ("[1]", str(file)),
+            ('{"version": 99, "edges": {}, "users": {"admin": {}}}', "version"),
+            ('{"edges": {"edge0": {"apikey": "k", "comment": ""}}}', "no user admin"),
+        ):
+            file.write_text(text)
+            with self.assertRaises(demo.Unusable) as refused:
+                self.prepare(state)
+            self.assertIn(reason, str(refused.exception))
+            self.assertEqual(file.read_text(), text)
+
+
+class TestSimulatorArguments(SynchronousTestCase):
+    def test_numbers_have_limits(self) -> None:
+        for option, value in (("cycle", "-1"), ("cycle", "nan"), ("resend-wait", "-5"), ("backfill-days", "inf")):
+            options = simulator.Options()
+            options.parseOptions(["--fleet", "fleet.json", f"--{option}", value])
+            error = self.assertRaises(SystemExit, simulator.makeService, options)
+            self.assertTrue(str(error).startswith(f"--{option} {value}: "), str(error))
+
+
+class TestDemoArguments(SynchronousTestCase):
+    def test_mistakes_are_named(self) -> None:
+        for arguments, reason in (
+            (("--edges", "x"), "argument --edges: 'x' is no number from 1 to 10000"),
+            (("--edges", "-1"), "argument --edges: '-1' is no number from 1 to 10000"),
+            (("--offset", "50001"), "argument --offset: '50001' is no number from 0 to 50000"),
+            (("--state", ""), "argument --state: is empty"),
+            (("--admin-password", ""), "argument --admin-password: is empty"),
+            (("--egdes", "3"), "unrecognized arguments: --egdes 3"),
+        ):
+            err = io.StringIO()
+            self.patch(sys, "stderr", err)
+            with self.assertRaises(SystemExit) as ended:
+                command.main(["demo", *arguments])
+            self.assertEqual(ended.exception.code, 2)
+            self.assertIn(reason, err.getvalue())

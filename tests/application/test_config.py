@@ -119,6 +119,18 @@ class TestRefusals(SynchronousTestCase):
             "f.toml: [ui.websocket] port: Expected int, got bool",
         )
 
+    def test_choices_are_told(self) -> None:
+        self.refused(
+            f'[[timedata.influxdb]]\nurl = "http://h"\nbucket = "b"\nqueryLanguage = "SQL"\n{MINIMAL}',
+            "f.toml: [timedata.influxdb] queryLanguage: Invalid enum value 'SQL'; known are INFLUX_QL, FLUX",
+        )
+
+    def test_one_file_for_two_histories(self) -> None:
+        self.refused(
+            f'[[timedata.sqlite]]\nid = "a"\npath = "x/h"\n[[timedata.sqlite]]\nid = "b"\npath = "x/./h"\n{MINIMAL}',
+            "f.toml: [timedata.sqlite] path: x/./h is the file of two providers",
+        )
+
     def test_required_key(self) -> None:
         self.refused("[metadata.file]\n", "f.toml: [metadata.file] path: is required")
 

@@ -1,5 +1,6 @@
 """The whole thing: real processes, real sockets (``./dev run``)."""
 
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
@@ -51,13 +52,15 @@ class Process(ProcessProtocol):
 class TestDemo(TestCase):
     timeout = 150
 
-    def start(self, *arguments: str) -> Process:
+    def start(self, *arguments: str, through: tuple[str, ...] = ()) -> Process:
         process = Process()
+        command = [*through, sys.executable, "-m", "openems.application.command", "demo", *arguments]
         self.transport = reactor.spawnProcess(  # type: ignore[attr-defined]
             process,
-            sys.executable,
-            [sys.executable, "-m", "openems.application.command", "demo", *arguments],
+            command[0],
+            command,
             env={**os.environ, "PYTHONPATH": ROOT},
+            path=None,
         )
         transport = self.transport
 
@@ -158,8 +161,36 @@ class TestDemo(TestCase):
         self.addCleanup(taken.close)
         taken.bind(("127.0.0.1", 8082 + offset))
         taken.listen()
-        process = self.start("--offset", str(offset), "--state", os.path.abspath(self.mktemp()))
+        state = os.path.abspath(self.mktemp())
+        process = self.start("--offset", str(offset), "--state", state)
         process.ready.addErrback(lambda _: None)
         self.assertEqual(await process.ended, 1)
         self.assertIn(str(8082 + offset), process.output)
+        self.assertNotIn("Traceback", process.output)
+        # Nobody was shown the password of that start.
+        taken.close()
+        again = self.start("--offset", str(offset), "--state", state)
+        await again.ready
+        self.assertNotIn("as before", again.output)
+        # kill -9: nothing is left that keeps the ports.
+        self.transport.signalProcess("KILL")
+        await again.ended
+        third = self.start("--offset", str(offset), "--state", state)
+        await third.ready
+        self.assertIn("as before", third.output)
+        await self.stop(third, "INT")
+
+    async def test_sigint_where_a_shell_has_it_ignored(self) -> None:
+        """As a shell does with what it starts in the background."""
+        ignoring = ("/bin/sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+        state = os.path.abspath(self.mktemp())
+        process = self.start("--offset", str(free_offset()), "--state", state, "--edges", "1", through=ignoring)
+        await process.ready
+        # Somebody is impatient.
+        self.transport.signalProcess("INT")
+        while not process.ended.called:
+            await deferLater(reactor, 0.01)  # type: ignore[arg-type]
+            with contextlib.suppress(ProcessExitedAlready):
+                self.transport.signalProcess("INT")
+        self.assertEqual(await process.ended, 0, process.output)
         self.assertNotIn("Traceback", process.output)

@@ -2,6 +2,7 @@ import json
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.application.health import Component, site
@@ -33,3 +34,11 @@ class TestHealthPage(SynchronousTestCase):
 
     def test_only_reading(self) -> None:
         self.assertEqual(self.get({}, b"POST")[0], 405)
+
+    def test_a_look_without_the_body_leaves_no_line_in_the_log(self) -> None:
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        self.assertEqual(self.get({"Metadata": Component(False, "no file")}, b"HEAD"), (503, ""))
+        self.assertEqual(self.get({}, b"HEAD"), (200, ""))
+        self.assertEqual(events, [])

@@ -12,9 +12,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from openems.application import config, timedata_command
+from openems.application import config, histories
 from openems.application.config import BadConfiguration
-from openems.application.timedata_command import Bar, check, opened
+from openems.application.histories import opened
+from openems.application.progress import Bar
+from openems.application.timedata_command import check
 from openems.backend.timedata.export import Finding
 from openems.common.data import DataKind, DataNotification
 from tests.postgres.databases import database, role, run_sql
@@ -207,6 +209,4 @@ class ConfigurationTests(CommandCase):
             str(self.file(port=5432, database='"x"', password='"my-own-secret"'))
         ).timedata_timescaledb[0]
         self.assertNotIn("my-own-secret", repr(section))
-        self.assertEqual(
-            timedata_command.MAKERS.keys(), timedata_command.MAKERS.keys() & set(config.Configuration.__struct_fields__)
-        )
+        self.assertEqual(histories.MAKERS.keys(), histories.MAKERS.keys() & set(config.Configuration.__struct_fields__))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -60,7 +61,12 @@ def contradictions(configuration: Configuration) -> list[str]:
         if id_ in ids:
             problems.append(f'[[timedata]] id: two providers have the id "{id_}"')
         ids.add(id_)
+    files: set[str] = set()
     for provider in configuration.timedata_sqlite:
+        file = os.path.normpath(provider.path or f"{provider.id}.sqlite")
+        if provider.path is not None and file in files:
+            problems.append(f"[timedata.sqlite] path: {provider.path} is the file of two providers")
+        files.add(file)
         if provider.retention_days_raw > provider.retention_days_rollup:
             problems.append(
                 f"[timedata.sqlite] retentionDaysRaw: {provider.retention_days_raw} is more than retentionDaysRollup"

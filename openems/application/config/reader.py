@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
@@ -48,6 +49,26 @@ def nearest(name: str, known: list[str]) -> str:
     lower = {k.lower(): k for k in known}
     found = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.5)
     return f'; the nearest known is "{lower[found[0]]}"' if found else ""
+
+
+def _reason(error: msgspec.ValidationError, expected: Any) -> str:
+    text = str(error).replace("`", "")
+    if text.startswith("Invalid enum value"):
+        text += f"; known are {', '.join(choices(expected))}"
+    return text
+
+
+def choices(expected: Any) -> list[str]:
+    """The texts a key of that type may have, where these are counted.
+
+    >>> choices(Literal["a", "b"] | None)
+    ['a', 'b']
+    """
+    if get_origin(expected) is Literal:
+        return [str(choice) for choice in get_args(expected)]
+    if isinstance(expected, type) and issubclass(expected, Enum):
+        return [str(member.value) for member in expected]
+    return [choice for part in get_args(expected) for choice in choices(part)]
 
 
 class Reader:
@@ -143,7 +164,7 @@ class Reader:
             try:
                 values[fields[key].name] = msgspec.convert(value, fields[key].type, strict=self.strict)
             except msgspec.ValidationError as e:
-                self.problem(known.name, key, str(e).replace("`", ""))
+                self.problem(known.name, key, _reason(e, fields[key].type))
         for key, field in fields.items():
             if field.required and key not in table:
                 self.problem(known.name, key, "is required")

@@ -9,6 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import Logger
 
+from openems.common.jobs import Job
+
 T = TypeVar("T")
 TICK = 60.0
 #: Seconds of work until the reactor gets its turn.
@@ -99,7 +101,8 @@ class Scheduler:
         self._now = now
         #: Seconds between two ticks; to be changed before the start.
         self.tick_seconds = tick
-        self._jobs: dict[str, Callable[[int], Awaitable[None]]] = {}
+        self._reactor = reactor
+        self._jobs: dict[str, tuple[Job, Callable[[int], Awaitable[None]]]] = {}
         self._running: dict[str, Deferred[None]] = {}
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
@@ -109,8 +112,12 @@ class Scheduler:
     def busy(self) -> int:
         return len(self._running)
 
-    def add(self, name: str, job: Callable[[int], Awaitable[None]]) -> None:
-        self._jobs[name] = job
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for job, _ in self._jobs.values()]
+
+    def add(self, name: str, work: Callable[[int], Awaitable[None]]) -> None:
+        self._jobs[name] = Job(name), work
 
     def start(self) -> None:
         self._log.info("[Alerting-Scheduler] start")
@@ -125,19 +132,24 @@ class Scheduler:
 
     def _tick(self) -> None:
         now = self._now()
-        for name, job in self._jobs.items():
+        for name, (job, work) in self._jobs.items():
             if name in self._running:
                 continue
-            running: Deferred[Any] = Deferred.fromCoroutine(job(now))  # type: ignore[arg-type]
+            running: Deferred[Any] = Deferred.fromCoroutine(work(now))  # type: ignore[arg-type]
             self._running[name] = running
-            running.addErrback(self._failed, name)
-            running.addCallback(self._through, name)
+            running.addCallbacks(self._succeeded, self._failed, (job, self._reactor.seconds()), errbackArgs=(job,))
+            running.addBoth(self._through, name)
 
-    def _through(self, result: Any, name: str) -> None:
+    def _through(self, result: Any, name: str) -> Any:
         self._running.pop(name, None)
+        return result
 
-    def _failed(self, failure: Any, name: str) -> None:
+    def _succeeded(self, result: Any, job: Job, began: float) -> None:
+        job.succeeded(self._reactor.seconds() - began, self._now())
+
+    def _failed(self, failure: Any, job: Job) -> None:
         if not self._loop.running:
             return
+        job.failed()
         self.failures += 1
-        self._log.failure("[Alerting] {name} failed", failure, name=name)
+        self._log.failure("[Alerting] {name} failed", failure, name=job.name)

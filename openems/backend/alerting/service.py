@@ -22,6 +22,7 @@ from openems.backend.alerting.scheduler import TICK, Scheduler, WorkQueue
 from openems.backend.alerting.store import FileStore
 from openems.backend.events import EventBus, MetadataInitialized, OnlineSet, SumStateSet
 from openems.backend.interfaces import IDebugLoggable
+from openems.common.jobs import Job
 
 #: Edges waiting to be planned that are worth a word in the debug line.
 CROWDED = 50
@@ -67,6 +68,10 @@ class AlertingService:
         self._ready = False
         self._stopping = False
 
+    @property
+    def jobs(self) -> list[Job]:
+        return self.scheduler.jobs
+
     # Life
 
     def start(self) -> None:
@@ -83,9 +88,9 @@ class AlertingService:
             subscribe(MetadataInitialized, lambda event: self._initialized()),
         ]
         if self.offline is not None:
-            self.scheduler.add("offline alerts", self.offline.tick)
+            self.scheduler.add("alerting_offline", self.offline.tick)
         if self.sum_state is not None:
-            self.scheduler.add("sum-state alerts", self.sum_state.deliver)
+            self.scheduler.add("alerting_sumstate", self.sum_state.deliver)
         if self._metadata.initialized:
             self._initialized()
         self.scheduler.start()

@@ -9,6 +9,8 @@ from typing import Any
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from openems.common.jobs import Job
+
 PERIOD = 5.0
 
 
@@ -27,6 +29,8 @@ class DebugCycle:
         self.failures = 0
         self.runs = 0
         self.seconds = 0.0
+        self._job = Job("debug_cycle")
+        self.jobs = (self._job,)
         self._loop = LoopingCall(self.run)
         self._loop.clock = reactor
 
@@ -47,7 +51,7 @@ class DebugCycle:
         }
 
     def run(self) -> None:
-        begun = perf_counter()
+        begun, failures = perf_counter(), self.failures
         now = self._now()
         for component in self._components:
             try:
@@ -69,3 +73,7 @@ class DebugCycle:
                     self._log.failure("debug cycle: {name} failed", name=type(consumer).__name__)
         self.runs += 1
         self.seconds = perf_counter() - begun
+        if self.failures == failures:
+            self._job.succeeded(self.seconds, now)
+        else:
+            self._job.failed()

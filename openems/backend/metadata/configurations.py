@@ -79,6 +79,8 @@ class FileConfigs:
         self._max_kept = max_kept
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._size = 0
+        #: Edges whose newest configuration the disk did not take (yet).
+        self._unwritten: set[str] = set()
 
     async def _load(self, edge_id: str) -> bytes | None:
         kept = self._kept.get(edge_id)
@@ -97,17 +99,24 @@ class FileConfigs:
         return Deferred.fromCoroutine(self._load(edge_id))
 
     def load_for_save(self, edge_id: str, config: bytes) -> Deferred[bytes | None]:
-        return self.load(edge_id)
+        return Deferred.fromCoroutine(self._load_for_save(edge_id, config))
+
+    async def _load_for_save(self, edge_id: str, config: bytes) -> bytes | None:
+        stored = await self._load(edge_id)
+        if stored == config and edge_id in self._unwritten:
+            await self.save(edge_id, config)
+        return stored
 
     def save(self, edge_id: str, config: bytes) -> Deferred[None]:
         self._keep(edge_id, config)
+        self._unwritten.add(edge_id)
         path = self._path(edge_id)
 
         def write() -> None:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             write_atomically(path, config)
 
-        return self._in_thread(write)
+        return self._in_thread(write).addCallback(lambda _: self._unwritten.discard(edge_id))
 
     def _keep(self, edge_id: str, config: bytes) -> None:
         self._size -= len(self._kept.pop(edge_id, b""))
@@ -158,6 +167,11 @@ class Configurations:
         #: edge id -> what is being stored, until it is.
         self._storing: dict[str, Deferred[None]] = {}
         self._unsubscribe: Callable[[], None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Configurations in memory that are not stored yet."""
+        return len(self._bursts.keys() | self._storing.keys())
 
     def start(self) -> None:
         self._unsubscribe = self._events.subscribe(ConfigReceived, self._received)
@@ -239,9 +253,16 @@ class Configurations:
             if stored is not None and is_complete(stored) and not is_complete(config):
                 self._log.info("Edge [{edge_id}]: configuration without _sum is not kept", edge_id=edge_id)
                 return
-            await self._store.save(edge_id, bytes(config))
+            try:
+                await self._store.save(edge_id, bytes(config))
+            except OSError as e:
+                # It is served from memory, and written when the edge sends it again.
+                self._no_disk(edge_id, e)
         except OpenemsError as e:
             self._log.info("Edge [{edge_id}]: {reason}", edge_id=edge_id, reason=e.message)
+            return
+        except OSError as e:
+            self._no_disk(edge_id, e)
             return
         except Exception:
             # It stays in memory until the edge sends the next one or the process ends.
@@ -251,6 +272,13 @@ class Configurations:
         if differs(old, config):
             self._log.info("Edge [{edge_id}]. Update config", edge_id=edge_id)
             self._events.publish(ConfigUpdated(edge_id, old, config))
+
+    def _no_disk(self, edge_id: str, error: OSError) -> None:
+        self._log.error(
+            "Edge [{edge_id}]: configuration could not be stored: {reason}",
+            edge_id=edge_id,
+            reason=error.strerror or error,
+        )
 
 
 def _pass_on(result: Any, waiting: Deferred[None]) -> Any:

@@ -2,7 +2,7 @@
 
 Passwords are Argon2id hashes in the metadata file. A session token is 256 random bits; only its SHA-256 is kept, in
 the state file, so that sessions survive a restart and a copy of the file opens none. Wrong attempts get slower
-(:mod:`openems.backend.metadata.throttle`).
+(:mod:`openems.backend.metadata.gate`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import argon2
-from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
@@ -26,12 +25,11 @@ from openems.backend.metadata.file.model import FileUser
 from openems.backend.metadata.file.provider import FileMetadata
 from openems.backend.metadata.file.state import InThread, TokenState
 from openems.backend.metadata.file.users import ADMIN
-from openems.backend.metadata.throttle import SUSPECT, Places, Throttle
+from openems.backend.metadata.gate import MAX_LOGIN, MAX_PASSWORD, Attempt, Gate, Wrong
 from openems.backend.models import Authenticated
 from openems.common import errors
 from openems.common.digest import keyed
 from openems.common.errors import OpenemsError
-from openems.websocket.proxies import host_of
 
 DAY = 86_400_000
 #: A session ends this long after it was last used, in milliseconds.
@@ -42,16 +40,12 @@ NOTE_USE = 3_600_000
 MAX_SESSIONS = 20
 #: seconds a verified password is taken without verifying again (a REST client sends it with each request).
 TRUST = 60.0
-#: threads that verify, 64 MiB each, and logins that wait for one, or for the end of their delay.
+#: threads that verify, 64 MiB each.
 THREADS = 2
-MAX_WAITING = 200
-MAX_WAITING_FOR_ADDRESS = 20
 MAX_REMEMBERED = 1000
-MAX_LOGIN = 320
-MAX_PASSWORD = 1024
 MAX_TOKEN = 512
 
-#: What an unknown user's password is compared with, so that it takes as long as a known one's.
+#: What an unknown user's password is compared with, so that it takes as long as a known one's, where nobody has any.
 _NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$MDEyMzQ1Njc4OWFiY2RlZg$L1b1NjppUoj/KIEORq1pof4waLxklM0mqKZzt9nCsKI"
 
 
@@ -92,16 +86,13 @@ class PasswordService:
         in_thread: InThread | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        self.refused = 0
-        self.overloaded = 0
+        self.gate = Gate(reactor=reactor)
         self._metadata = metadata
         self._reactor = reactor
         self._now = now
         self._random_bytes = random_bytes
         self._salt = random_bytes(16)
-        self._throttle = Throttle()
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
-        self._waiting = Places(MAX_WAITING, MAX_WAITING_FOR_ADDRESS)
         self._pool: ThreadPool | None = None
         if in_thread is None:
             self._pool = pool = ThreadPool(0, THREADS, "passwords")
@@ -118,8 +109,8 @@ class PasswordService:
 
     def debug_metrics(self) -> dict[str, int | float]:
         return {
-            "Authentication.Password/Refused": self.refused,
-            "Authentication.Password/Overloaded": self.overloaded,
+            "Authentication.Password/Refused": self.gate.refused,
+            "Authentication.Password/Overloaded": self.gate.overloaded,
             "Authentication.Password/Sessions": len(self._metadata.state.tokens),
         }
 
@@ -127,57 +118,51 @@ class PasswordService:
 
     async def authenticate_with_password(self, username: str, password: str, remote: str) -> Authenticated:
         if len(username) > MAX_LOGIN or len(password) > MAX_PASSWORD:
-            raise self._refusal()
-        login, address = username.strip().lower(), host_of(remote)
-        attempt = keyed(self._salt, login, address, password)
+            raise self.gate.refusal()
+        attempt = Attempt(self._salt, username, password, remote)
         if not self._metadata.initialized:
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
         if not self._metadata.logins_checked:
             # Whatever is typed, this is the one user there is (metadata.md 20.3).
-            remembered = self._still_good(attempt)
-            return remembered.authenticated if remembered else self._open_session(ADMIN, "", attempt)
-        remembered = self._still_good(attempt)
+            remembered = self._still_good(attempt.key)
+            return remembered.authenticated if remembered else self._open_session(ADMIN, "", attempt.key)
+        remembered = self._still_good(attempt.key)
         if remembered is not None and remembered.until > self._reactor.seconds():
             return remembered.authenticated
-        if self._throttle.is_repetition(attempt, self._reactor.seconds()):
-            raise self._refusal()
-        full = self._waiting.is_full_for(address)
-        delay = 0.0 if full else self._throttle.begin(login, address, self._reactor.seconds())
-        if full or not self._waiting.take(address, suspect=delay > SUSPECT):
-            self.overloaded += 1
-            raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
-        try:
-            if delay:
-                await deferLater(self._reactor, delay)
-            verified = await self._verify(login, password)
-        finally:
-            self._waiting.leave(address, suspect=delay > SUSPECT)
-        # The file may have changed meanwhile.
-        user = self._metadata.file_user(login)
-        if user is None or user.password_hash is None or verified != user.password_hash:
-            self._throttle.refused(attempt, self._reactor.seconds())
-            raise self._refusal()
-        self._throttle.succeeded(login, address)
-        remembered = self._still_good(attempt)
+        user = await self.gate.verified(attempt, lambda: self._verified(attempt.login, password))
+        remembered = self._still_good(attempt.key)
         if remembered is not None:
             remembered.until = self._reactor.seconds() + TRUST
             return remembered.authenticated
-        return self._open_session(login, credential_of(user), attempt)
+        return self._open_session(attempt.login, credential_of(user), attempt.key)
+
+    async def _verified(self, login: str, password: str) -> FileUser:
+        """Raises :class:`Wrong`."""
+        password_hash = await self._verify(login, password)
+        # The file may have changed meanwhile.
+        user = self._metadata.file_user(login)
+        if user is None or user.password_hash is None or password_hash != user.password_hash:
+            raise Wrong
+        return user
 
     async def _verify(self, login: str, password: str) -> str | None:
         """The hash that the password fits, or None; takes the same time for an unknown user."""
         user = self._metadata.file_user(login)
         password_hash = user.password_hash if user is not None else None
-        fits = await self._in_thread(lambda: verify_password(password_hash or _NOBODY, password))
+        compared = password_hash or self._hash_of_another(login)
+        fits = await self._in_thread(lambda: verify_password(compared, password))
         if not fits or password_hash is None:
             return None
         if argon2.PasswordHasher().check_needs_rehash(password_hash):
             self._log.info("the password hash of user {login!r} is weaker than those of hash-password", login=login)
         return password_hash
 
-    def _refusal(self) -> OpenemsError:
-        self.refused += 1
-        return OpenemsError(errors.COMMON_AUTHENTICATION_FAILED)
+    def _hash_of_another(self, login: str) -> str:
+        """For somebody who has none; whether it fits is of no importance. One of the users' own, always the same for
+        the same name: hashes may be more or less costly, and that must not tell who exists (auth.md S14)."""
+        users = self._metadata.users.users or {}
+        hashes = [user.password_hash for user in users.values() if user.password_hash]
+        return hashes[int.from_bytes(keyed(self._salt, login)[:8]) % len(hashes)] if hashes else _NOBODY
 
     def _still_good(self, attempt: bytes) -> _Remembered | None:
         """What is remembered of this login, if its session is still open; it ends with a change of the password."""
@@ -229,7 +214,7 @@ class PasswordService:
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
         session = self._session(token) if 0 < len(token) <= MAX_TOKEN else None
         if session is None:
-            raise self._refusal()
+            raise self.gate.refusal()
         now = self._now()
         if now - session.used > NOTE_USE:
             session.used = now

@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from openems.backend.interfaces import IMetricsConsumer
-from openems.backend.metrics import alerts
+from openems.backend.metrics import alerts, metadata
 from openems.backend.metrics.families import PREFIX, clean_label, snake
 
 #: Name -> Java's metric.
@@ -94,7 +94,7 @@ class Components:
             component = clean_label(ALIASES.get(component, component) if metric else component)
             if metric is not None:
                 java[(metric, component)] = java.get((metric, component), 0) + value
-            elif alerts.claims(component, name) or self._claimed(component, name):
+            elif any(claims(component, name) for claims in (alerts.claims, metadata.claims, self._claimed)):
                 continue
             elif series < MAX_SERIES and snake(name):
                 series += 1
@@ -106,6 +106,7 @@ class Components:
             java[(metric, application)] = java.get((metric, application), 0) + value
         yield from java_families(java)
         yield from alerts.families(numbers)
+        yield from metadata.families(numbers)
         for name, values in sorted(own.items()):
             about = f"{name.replace('_', ' ').capitalize()} of a component."
             family = UnknownMetricFamily(f"{PREFIX}component_{name}", about, labels=("component",))

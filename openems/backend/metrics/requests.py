@@ -33,6 +33,9 @@ _OF_EDGES = frozenset(
     }
 )  # fmt: skip
 
+#: Component that asks -> whom it asks.
+_TARGETS = {"auth0": "keycloak", "metadata0": "odoo"}
+
 #: Which requests are attempts to log in, and by what.
 _ATTEMPTS = {
     "authenticateWithPassword": "password",
@@ -126,6 +129,7 @@ class Requests:
         )
         results = dict(self.http_results)
         yield gauge("http_request_result", "Finished outgoing HTTP requests; only rises.", results, (*labels, "status"))
+        yield from self._http_client()
         yield counter(
             f"{PREFIX}jsonrpc_requests",
             "Requests of peers, by method and how they ended.",
@@ -138,6 +142,25 @@ class Requests:
             (((name,), child) for name, child in self.queue_wait.items()),
             ("interface",),
         )
+        yield from self._attempts()
+
+    def _http_client(self) -> Iterator[Metric]:
+        """The same under names that say what they are: Java's result is a gauge that only rises."""
+        labels = ("target", "path")
+        yield histogram(
+            f"{PREFIX}http_client_request_duration_seconds",
+            "How long servers that others run took to answer.",
+            (((_TARGETS.get(who, who), path), seconds) for (who, path), seconds in self.http_seconds.items()),
+            labels,
+        )
+        yield counter(
+            f"{PREFIX}http_client_requests",
+            "Requests to servers that others run, by status; -1: no answer.",
+            {(_TARGETS.get(who, who), path, status): n for (who, path, status), n in self.http_results.items()},
+            (*labels, "status"),
+        )
+
+    def _attempts(self) -> Iterator[Metric]:
         attempts: Counter[Labels] = Counter(
             {(way, result): 0 for way in _ATTEMPTS.values() for result in ("ok", "denied")}
         )

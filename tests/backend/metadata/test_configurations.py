@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
+from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.events import ConfigReceived, ConfigUpdated, EventBus
@@ -44,6 +45,29 @@ class TestConfigurations(SynchronousTestCase):
 
     def get(self, edge_id: str = "edge0") -> bytes:
         return bytes(self.successResultOf(Deferred.fromCoroutine(self.configs.get(edge_id))))
+
+    def test_a_full_disk_is_one_line_and_nobody_waits_for_it(self) -> None:
+        events: list[LogEvent] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+
+        def full(path: str, data: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        disk = self.patch(configurations, "write_atomically", full)
+        self.receive(config(1))
+        self.clock.advance(1)
+        self.assertEqual(self.get(), config(1))
+        self.assertEqual([bytes(update.new) for update in self.updates], [config(1)])
+        (line,) = [formatEvent(event) for event in events if event["log_level"] >= LogLevel.warn]
+        self.assertEqual(line, "Edge [edge0]: configuration could not be stored: No space left on device")
+        disk.restore()
+        # The edge comes back with the same one.
+        self.receive(config(1))
+        self.clock.advance(1)
+        self.restart()
+        self.assertEqual(self.get(), config(1))
+        self.assertEqual(len(self.updates), 1)
 
     def restart(self) -> None:
         self.successResultOf(Deferred.fromCoroutine(self.configs.stop()))

@@ -8,15 +8,16 @@ from zope.interface.verify import verifyObject
 from openems.backend.interfaces import IAuthUserPasswordAuthenticationService
 from openems.backend.metadata import password as module
 from openems.backend.metadata.file.provider import FileMetadata
+from openems.backend.metadata.gate import MAX_WAITING
 from openems.backend.metadata.password import (
     DAY,
     MAX_SESSIONS,
-    MAX_WAITING,
     PasswordService,
     hash_password,
     token_key,
     verify_password,
 )
+from openems.backend.metadata.throttle import Throttle
 from openems.backend.models import Authenticated
 from tests.backend.metadata.file.test_model import EXAMPLE, HASH
 from tests.backend.metadata.file.test_provider import NOW, ProviderTestCase, captured_logs
@@ -109,7 +110,7 @@ class TestLogin(PasswordTestCase):
             {"login": "x" * 2000},
         ):
             self.assertEqual(self.failureResultOf(self.attempt(**options)).value.code, 1003)
-        self.assertEqual(self.service.refused, 7)
+        self.assertEqual(self.service.gate.refused, 7)
 
     def test_unknown_users_take_as_long(self) -> None:
         hashes = []
@@ -121,7 +122,35 @@ class TestLogin(PasswordTestCase):
         self.patch(module, "verify_password", recorded)
         self.failureResultOf(self.attempt(login="nobody"))
         self.failureResultOf(self.attempt(login="ops@example.org"))
-        self.assertEqual(hashes, [module._NOBODY] * 2)
+        own = self.body["users"]["mia@example.org"]["passwordHash"]
+        self.assertEqual(hashes, [own] * 2)
+        # Nobody has one.
+        hashes.clear()
+        del self.body["users"]["mia@example.org"]["passwordHash"]
+        self.write(self.body)
+        self.look()
+        self.failureResultOf(self.attempt(login="another"))
+        self.assertEqual(hashes, [module._NOBODY])
+
+    def test_s14_hashes_that_cost_differently(self) -> None:
+        """Unknown names are spread over them as known ones are, each always to the same."""
+        for number in range(3):
+            self.body["users"][f"u{number}"] = {"passwordHash": _CHEAP.hash(f"{number}")}
+        self.write(self.body)
+        self.look()
+        compared: dict[str, set[str]] = {}
+
+        def recorded(password_hash: str, password: str) -> bool:
+            compared.setdefault(password, set()).add(password_hash)
+            return False
+
+        self.patch(module, "verify_password", recorded)
+        for number in range(60):
+            for _ in range(2):
+                self.service.gate._throttle = Throttle()
+                self.failureResultOf(self.attempt(f"x{number}", login=f"nobody{number}"))
+        self.assertEqual({len(hashes) for hashes in compared.values()}, {1})
+        self.assertEqual(len(set.union(*compared.values())), 4)
 
     def test_t031_wrong_tries_get_slower(self) -> None:
         waited = []
@@ -144,11 +173,11 @@ class TestLogin(PasswordTestCase):
 
     def test_waiting_is_bounded(self) -> None:
         attempts = [self.attempt(f"wrong{n}") for n in range(40)]
-        self.assertEqual(self.service.overloaded, 40 - 3 - 20)
+        self.assertEqual(self.service.gate.overloaded, 40 - 3 - 20)
         self.clock.advance(30)
         for attempt in attempts:
             self.failureResultOf(attempt)
-        self.assertEqual(len(self.service._waiting), 0)
+        self.assertEqual(len(self.service.gate._waiting), 0)
 
     def test_attackers_keep_nobody_out(self) -> None:
         """From many addresses they take every place there is for attempts that are slowed down, whose name ever they
@@ -158,14 +187,14 @@ class TestLogin(PasswordTestCase):
             for address in range(MAX_WAITING // 10)
             for n in range(23)
         ]
-        self.assertGreater(self.service.overloaded, 0)
+        self.assertGreater(self.service.gate.overloaded, 0)
         mine = self.attempt(remote="192.0.2.7:1")
         self.clock.advance(5)
         self.successResultOf(mine)
         self.clock.advance(60)
         for attack in attackers:
             self.failureResultOf(attack)
-        self.assertEqual(len(self.service._waiting), 0)
+        self.assertEqual(len(self.service.gate._waiting), 0)
 
     def test_overloaded_is_no_wrong_password(self) -> None:
         """The UI forgets its token at 1003."""

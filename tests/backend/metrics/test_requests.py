@@ -111,6 +111,16 @@ class TestResults(SynchronousTestCase):
         self.assertEqual(got[("http_requests_bucket", "metadata0", "0.025", path)], 1)
         self.assertEqual(got[("http_requests_count", "metadata0", path)], 3)
 
+    def test_17_http_under_names_that_say_what_they_are(self) -> None:
+        requests = Requests()
+        requests.http("metadata0")("/web/session/authenticate", "200", 0.012)
+        requests.http("auth0")("/token", "-1", 5.0)
+        got = collected(requests)
+        name = "openems_backend_http_client_request"
+        self.assertEqual(got[(f"{name}s_total", "/web/session/authenticate", "200", "odoo")], 1)
+        self.assertEqual(got[(f"{name}s_total", "/token", "-1", "keycloak")], 1)
+        self.assertEqual(got[(f"{name}_duration_seconds_bucket", "0.025", "/web/session/authenticate", "odoo")], 1)
+
     def test_waits(self) -> None:
         requests = Requests()
         requests.of_pool("core")("handleQueryHistoricDataRequest", 0.3, 2.0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from openems.backend.metadata.file.model import Model, Problem, build
+from openems.backend.metadata.file.builder import Problem, build
+from openems.backend.metadata.file.model import Model
 from openems.backend.metadata.file.reader import MAX_SIZE, Unreadable, read
 
 

@@ -84,15 +84,18 @@ class FileMetadata:
             has_edges=lambda: bool(self.table.edges),
             allow_empty=allow_empty,
             reactor=reactor,
+            now=now,
             in_thread=in_thread,
         )
+        self.jobs = (self.watch.job, self.file.job)
 
     # Life
 
     async def start(self) -> None:
         """Lock and read the state, read the file, begin to watch it. A missing or broken file is no failure.
 
-        Raises :class:`openems.backend.metadata.file.state.Locked`, or OSError if the state may not be read.
+        Raises ``Locked`` and ``NewerState`` of :mod:`openems.backend.metadata.file.state`, or OSError if the state may
+        not be read.
         """
         self.file.open()
         self.table.start()
@@ -184,6 +187,8 @@ class FileMetadata:
             "Metadata.File/Edges": len(self.table.edges),
             "Metadata.File/Reloads": self.watch.reloads,
             "Metadata.File/Refusals": self.watch.refusals,
+            "Metadata.File/StateWaiting": self.file.waiting,
+            "Metadata.File/ConfigsWaiting": self.configurations.waiting,
             "Metadata.File/ConfigsDropped": self.configurations.dropped,
             "Metadata.File/AuditDropped": self.audit.dropped,
         }

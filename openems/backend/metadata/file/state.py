@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 
 from openems.backend.metadata.file.storage import write_atomically
 from openems.common.errors import generic
+from openems.common.jobs import Job
 
 #: Runs a blocking function elsewhere.
 InThread = Callable[[Callable[[], Any]], "Deferred[Any]"]
@@ -75,6 +76,10 @@ class ProtocolState(msgspec.Struct):
     type: str = "SETUP_PROTOCOL"
 
 
+class _Version(msgspec.Struct):
+    version: int = 1
+
+
 class State(msgspec.Struct):
     """``tokens``: SHA-256 of the token -> session. ``alerting``: edge id -> login -> settings; ``pending``: edge id ->
     what alerting must know after a restart. ``protocols``: edge id -> setup protocols, oldest first."""
@@ -93,6 +98,13 @@ class Locked(Exception):
     """Another process works on the same state file."""
 
 
+class NewerState(Exception):
+    """A newer program wrote the file: to begin without it would log everybody out and forget what they set."""
+
+
+VERSION = 1
+
+
 class StateFile:
     _log = Logger()
 
@@ -105,6 +117,7 @@ class StateFile:
         self.messages: list[str] = []
         #: Called before each write to bring ``state`` up to date.
         self.before_write: Callable[[], None] = lambda: None
+        self.job = Job("metadata_flush")
         self._reactor = reactor
         self._now = now
         self._in_thread = in_thread
@@ -114,7 +127,7 @@ class StateFile:
         self._waiting: list[Deferred[None]] = []
 
     def open(self) -> None:
-        """Lock and read. Raises :class:`Locked`; OSError if the file is there and may not be read."""
+        """Lock and read. Raises :class:`Locked`, :class:`NewerState`; OSError if the file may not be read."""
         directory = os.path.dirname(os.path.abspath(self.path))
         os.makedirs(directory, mode=0o700, exist_ok=True)
         lock = os.open(self.path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -137,10 +150,10 @@ class StateFile:
         except FileNotFoundError:
             return None
         try:
-            state = msgspec.json.decode(data, type=State)
-            if state.version != 1:
-                raise ValueError(f"version {state.version} is not known")
-            return state
+            version = msgspec.json.decode(data, type=_Version).version
+            if version > VERSION:
+                raise NewerState(f"{path} has version {version}, this program knows {VERSION}; it is not changed")
+            return msgspec.json.decode(data, type=State)
         except (ValueError, RecursionError) as e:
             aside = f"{path}.corrupt-{self._now()}"
             os.replace(path, aside)
@@ -148,6 +161,11 @@ class StateFile:
             self.messages.append(message)
             self._log.error("{message}", message=message)
             return None
+
+    @property
+    def waiting(self) -> int:
+        """1: there is something in memory that is not on disk."""
+        return int(self._writing or (self._timer is not None and self._timer.active()))
 
     def release(self) -> None:
         """Give up the lock, write nothing."""
@@ -203,20 +221,23 @@ class StateFile:
         self._writing = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
+        began = self._reactor.seconds()
         self.before_write()
         data = msgspec.json.encode(self.state)
         self._in_thread(lambda: write_atomically(self.path, data, backup=self.path + ".bak")).addBoth(
-            self._written, waiting
+            self._written, waiting, began
         )
 
-    def _written(self, result: Any, waiting: list[Deferred[None]]) -> None:
+    def _written(self, result: Any, waiting: list[Deferred[None]], began: float) -> None:
         self._writing = False
         if isinstance(result, Failure):
+            self.job.failed()
             if self.problem is None:
                 self._log.failure("state file {path} cannot be written", result, path=self.path)
             self.problem = f"state file {self.path} cannot be written: {result.getErrorMessage()}"
             self.touch(LATER)
         else:
+            self.job.succeeded(self._reactor.seconds() - began, self._now())
             self.problem = None
         if self._waiting:
             self._write()

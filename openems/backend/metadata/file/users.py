@@ -119,7 +119,10 @@ class Users:
         return known
 
     def role(self, user: FileUser, edge_id: str) -> Role | None:
-        """The stronger of the role in the file, for the edge or else for ``*``, and the grant."""
+        """The stronger of the role in the file, for the edge or else for ``*``, and the grant.
+
+        A grant never takes anything away, also not from who has ``*``: 20.9 gives what is granted "or the stronger
+        existing role"."""
         role = user.roles.get(edge_id, user.roles.get(ANY_EDGE))
         state = self._file.state.users.get(user.login)
         if state is None or edge_id not in state.grants:

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from openems.backend.metadata.file.check import BadFile, read_model
 from openems.backend.metadata.file.model import Model
 from openems.backend.metadata.file.state import InThread
+from openems.common.jobs import Job
 
 #: seconds between two looks at the file.
 POLL = 1.0
@@ -35,6 +36,7 @@ class FileWatch:
         has_edges: Callable[[], bool],
         allow_empty: bool,
         reactor: Any,
+        now: Callable[[], int],
         in_thread: InThread,
     ) -> None:
         self.path = path
@@ -43,6 +45,9 @@ class FileWatch:
         #: Times a changed file was read and accepted, refused.
         self.reloads = 0
         self.refusals = 0
+        self.job = Job("metadata_refresh")
+        self._reactor = reactor
+        self._now = now
         self._accept = accept
         self._has_edges = has_edges
         self._allow_empty = allow_empty
@@ -76,12 +81,17 @@ class FileWatch:
         return Deferred.fromCoroutine(self._look_again_async()).addErrback(self._failed)
 
     async def _look_again_async(self) -> None:
+        began = self._reactor.seconds()
         look = await self._in_thread(self._look)
         # An editor may be in the middle of writing: wait until the file holds still for one look.
         steady = look == self._seen
         self._seen = look
         if steady and look != self._read:
             await self._reload()
+        if self.problem is None:
+            self.job.succeeded(self._reactor.seconds() - began, self._now())
+        else:
+            self.job.failed()
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("watching {path} failed", failure, path=self.path)

@@ -16,21 +16,18 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from openems.backend.interfaces import IAuthUserPasswordAuthenticationService
+from openems.backend.metadata.gate import MAX_LOGIN, MAX_PASSWORD, Attempt, Gate, Unverified, Wrong
 from openems.backend.metadata.odoo.replies import OdooUnavailable, Refused, is_session_id
 from openems.backend.metadata.odoo.rpc import OdooRpc, Session
 from openems.backend.metadata.odoo.users import Users
-from openems.backend.metadata.password import MAX_LOGIN, MAX_PASSWORD, MAX_WAITING, MAX_WAITING_FOR_ADDRESS
-from openems.backend.metadata.throttle import SUSPECT, Places, Throttle
 from openems.backend.models import Authenticated
 from openems.common import errors
 from openems.common.digest import keyed
 from openems.common.errors import OpenemsError
-from openems.websocket.proxies import host_of
 
 #: Seconds a password or token that was good is taken without asking again, and a token while Odoo is away.
 TRUST = 60.0
@@ -60,55 +57,40 @@ class OdooLogins:
         initialized: Callable[[], bool] = lambda: True,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
-        self.refused = 0
-        self.overloaded = 0
+        self.gate = Gate(reactor=reactor)
         self.stale = 0
         self._rpc = rpc
         self._users = users
         self._reactor = reactor
         self._initialized = initialized
         self._salt = random_bytes(16)
-        self._throttle = Throttle()
-        self._waiting = Places(MAX_WAITING, MAX_WAITING_FOR_ADDRESS)
         self._in_a_row = 0
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
 
     async def authenticate_with_password(self, username: str, password: str, remote: str) -> Authenticated:
         if not username.strip() or not password.strip() or len(username) > MAX_LOGIN or len(password) > MAX_PASSWORD:
-            raise self._refusal()
+            raise self.gate.refusal()
         if not self._initialized():
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
-        login, address = username.strip().lower(), host_of(remote)
-        attempt = keyed(self._salt, login, address, password)
-        remembered = self._good(attempt, TRUST)
+        attempt = Attempt(self._salt, username, password, remote)
+        remembered = self._good(attempt.key, TRUST)
         if remembered is not None and self._good(keyed(self._salt, remembered.token or ""), STALE) is not None:
             return remembered
-        if self._throttle.is_repetition(attempt, self._reactor.seconds()):
-            raise self._refusal()
-        full = self._waiting.is_full_for(address)
-        delay = 0.0 if full else self._throttle.begin(login, address, self._reactor.seconds())
-        if full or not self._waiting.take(address, suspect=delay > SUSPECT):
-            self.overloaded += 1
-            raise OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS)
-        try:
-            if delay:
-                await deferLater(self._reactor, delay)
-            authenticated = await self._verify(attempt, login, password)
-        except Refused:
-            self._remembered.pop(attempt, None)
-            self._throttle.refused(attempt, self._reactor.seconds())
-            self._count_refused()
-            raise self._refusal() from None
-        except OdooUnavailable:
-            # Nothing is known about the password.
-            self._throttle.succeeded(login, address)
-            raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE) from None
-        finally:
-            self._waiting.leave(address, suspect=delay > SUSPECT)
+        authenticated = await self.gate.verified(attempt, lambda: self._verified(attempt, password))
         self._in_a_row = 0
-        self._throttle.succeeded(login, address)
-        self._remember(attempt, authenticated)
+        self._remember(attempt.key, authenticated)
         return authenticated
+
+    async def _verified(self, attempt: Attempt, password: str) -> Authenticated:
+        """Raises :class:`Wrong`, :class:`Unverified`."""
+        try:
+            return await self._verify(attempt.key, attempt.login, password)
+        except Refused:
+            self._remembered.pop(attempt.key, None)
+            self._count_refused()
+            raise Wrong from None
+        except OdooUnavailable:
+            raise Unverified from None
 
     async def _verify(self, attempt: bytes, login: str, password: str) -> Authenticated:
         """A client that sends its password each time stays one session of Odoo, where sessions live for months."""
@@ -124,7 +106,7 @@ class OdooLogins:
 
     async def authenticate_with_token(self, token: str) -> Authenticated:
         if not is_session_id(token):
-            raise self._refusal()
+            raise self.gate.refusal()
         if not self._initialized():
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)
         key = keyed(self._salt, token)
@@ -135,7 +117,7 @@ class OdooLogins:
             return await self._authenticated(await self._rpc.session_info(token))
         except Refused:
             self._remembered.pop(key, None)
-            raise self._refusal() from None
+            raise self.gate.refusal() from None
         except OdooUnavailable:
             remembered = self._good(key, STALE)
             if remembered is None:
@@ -173,7 +155,3 @@ class OdooLogins:
         if self._in_a_row % RENEW_AFTER == 0:
             done = Deferred.fromCoroutine(self._rpc.renew())
             done.addErrback(lambda failure: failure.trap(OpenemsError, CancelledError))
-
-    def _refusal(self) -> OpenemsError:
-        self.refused += 1
-        return OpenemsError(errors.COMMON_AUTHENTICATION_FAILED)

@@ -47,6 +47,7 @@ def metrics(component: str, metadata: OdooMetadata) -> Mapping[str, int | float]
         "PagesFromMemory": metadata.pages.from_memory,
     }
     if metadata.logins is not None:
-        figures["LoginsRefused"] = metadata.logins.refused
-        figures["LoginsOverloaded"] = metadata.logins.overloaded
+        figures["LoginsRefused"] = metadata.logins.gate.refused
+        figures["LoginsOverloaded"] = metadata.logins.gate.overloaded
+        figures["TokensWithoutOdoo"] = metadata.logins.stale
     return {f"{component}/{name}": value for name, value in figures.items()}

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from openems.backend.metadata.odoo import statements
 from openems.backend.metadata.odoo.edges import Changes, EdgeTable
 from openems.backend.metadata.odoo.replies import OdooUnavailable
+from openems.common.jobs import Job
 from openems.postgres.listen import Listener
 from openems.postgres.pool import Pool, Unavailable
 
@@ -52,8 +53,10 @@ class EdgeReader:
         poll: float = 10.0,
         listen: bool = True,
         reactor: Any,
+        now: Callable[[], int],
     ) -> None:
         self.problem: str | None = "edges have not been read from Odoo's database yet"
+        self.job = Job("metadata_refresh")
         self.reads = 0
         self.has_trigger = False
         self._pool = pool
@@ -63,6 +66,7 @@ class EdgeReader:
         self._mark_offline = mark_offline
         self._poll = poll
         self._reactor = reactor
+        self._now = now
         self._lock = DeferredLock()
         self._fingerprint: tuple[Any, ...] | None = None
         self._timer: IDelayedCall | None = None
@@ -157,7 +161,7 @@ class EdgeReader:
         pause = self._poll
         await self._lock.acquire()
         try:
-            self._last = self._reactor.seconds()
+            self._last = began = self._reactor.seconds()
             if self._first and self._mark_offline:
                 await self._pool.execute(statements.MARK_OFFLINE, timeout=READ_SECONDS)
             # First the fingerprint, then the edges: a change in between is found the next time.
@@ -172,11 +176,13 @@ class EdgeReader:
             if self.problem is not None:
                 self._log.info("edges are read from Odoo's database again")
             self.problem = None
+            self.job.succeeded(self._reactor.seconds() - began, self._now())
         except (Unavailable, psycopg2.Error) as e:
             reason = f"edges cannot be read from Odoo's database: {_reason(e)}"
             if reason != self.problem:
                 self._log.warn("{reason}", reason=reason)
             self.problem = reason
+            self.job.failed()
             pause = self._retry
             self._retry = min(LAST_RETRY, self._retry * 2)
         finally:

@@ -130,6 +130,7 @@ class OdooMetadata:
             mark_offline=settings.mark_offline_at_start,
             poll=settings.poll_interval,
             reactor=reactor,
+            now=now,
         )
         self.users.notified = lambda: self.reader.notified
         self.writer = StatusWriter(
@@ -137,8 +138,10 @@ class OdooMetadata:
             events,
             odoo_id=self.table.odoo_id,
             reactor=reactor,
+            now=now,
             interval=settings.write_interval,
         )
+        self.jobs = (self.reader.job, self.writer.job)
         self.configs = OdooConfigs(self.pool, reactor=reactor, now=now)
         self.system_log = SystemLog(self.pool, reactor=reactor, now=now)
         self.configurations = Configurations(

@@ -70,7 +70,6 @@ class Fault(OdooError):
 
     def __init__(self, prefix: str, code: Any, text: str) -> None:
         super().__init__(f"{prefix}: {last_line(text)} [{code}]")
-        self.fault_code = code
         self.text = text
 
 

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from openems.backend.events import EventBus, LastmessageSet, OnlineSet, ProducttypeSet, SumStateSet, VersionSet
 from openems.backend.metadata.odoo.statements import STATUS, utc
+from openems.common.jobs import Job
 from openems.postgres.pool import Unavailable
 
 #: Edges of one statement: it locks their rows until it is done, and Odoo waits for them.
@@ -49,11 +50,14 @@ class StatusWriter:
         *,
         odoo_id: Callable[[str], int | None],
         reactor: Any,
+        now: Callable[[], int],
         interval: float,
     ) -> None:
         self.written = 0
         self.failures = 0
         self.dropped = 0
+        self.job = Job("metadata_flush")
+        self._now = now
         self._execute = execute
         self._events = events
         self._odoo_id = odoo_id
@@ -123,6 +127,7 @@ class StatusWriter:
     async def flush(self) -> None:
         """Write what waits now; what fails waits on."""
         await self._lock.acquire()
+        began = self._reactor.seconds()
         try:
             taken, self._waiting = self._waiting, {}
             edges = list(taken)
@@ -131,7 +136,9 @@ class StatusWriter:
                 if not await self._write(part, taken):
                     for edge_id in edges[start:]:
                         self._put_back(edge_id, taken[edge_id])
+                    self.job.failed()
                     return
+            self.job.succeeded(self._reactor.seconds() - began, self._now())
         finally:
             self._lock.release()
 

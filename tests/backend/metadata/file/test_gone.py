@@ -88,6 +88,14 @@ class TestUsers(ProviderTestCase):
         provider.users.state_of("ops@example.org").grants["edge0"] = "installer"
         self.assertIs(provider.get_user_role(ops, "edge0"), Role.ADMIN)
 
+    def test_a_role_for_the_edge_goes_before_the_one_for_all(self) -> None:
+        users = {"ops@example.org": {**EXAMPLE["users"]["ops@example.org"], "roles": {"*": "admin", "edge0": "guest"}}}
+        provider, _ = self.provider_of({**EXAMPLE, "users": users})
+        ops = self.user(provider, "ops@example.org")
+        self.assertEqual([provider.get_user_role(ops, edge) for edge in ("edge0", "edge1")], [Role.GUEST, Role.ADMIN])
+        provider.users.state_of("ops@example.org").grants["edge0"] = "installer"
+        self.assertIs(provider.get_user_role(ops, "edge0"), Role.INSTALLER)
+
 
 class TestAuditAtTheEnd(ProviderTestCase):
     def test_stop_waits_for_the_last_lines(self) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from openems.backend.metadata.file.builder import Problem, build
 from openems.backend.metadata.file.check import BadFile, check_metadata, read_model
 from openems.backend.metadata.file.demo import create_demo_file
-from openems.backend.metadata.file.model import Delays, Model, Problem, build
+from openems.backend.metadata.file.model import Delays, Model
 from openems.backend.metadata.file.reader import read
 from openems.backend.metadata.password import verify_password
 from openems.common.role import Language, Role

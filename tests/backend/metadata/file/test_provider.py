@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from openems.backend.events import ConfigReceived, EdgesChanged, EventBus, MetadataInitialized, OnlineSet
 from openems.backend.interfaces import IMetadata
 from openems.backend.metadata.file.provider import FileMetadata
-from openems.backend.metadata.file.state import Locked
+from openems.backend.metadata.file.state import Locked, NewerState
 from openems.backend.models import PageRequest, User, UserAlertingSettings
 from openems.common.errors import OpenemsError
 from openems.common.role import Language, Level, Role
@@ -168,8 +168,11 @@ class TestReload(ProviderTestCase):
         with captured_logs() as logs:
             self.clock.pump([1] * 60)
         self.assertEqual(logs, [])  # said once, at start
+        refresh = provider.watch.job
+        self.assertEqual((refresh.last_success, refresh.failures), (None, 60))
         self.write('{edges:{edge0:{apikey:"key-a",comment:""}}}')
         self.look()
+        self.assertEqual(refresh.last_success, NOW + 63_000)
         self.assertEqual(self.events, [MetadataInitialized()])
         self.assertEqual(provider.edge_id_for_apikey("key-a"), "edge0")
 
@@ -329,6 +332,9 @@ class TestState(ProviderTestCase):
         provider = self.start()
         mia, edge1 = self.user(provider), provider.get_edge("edge1")
         assert edge1 is not None
+        self.assertEqual(provider.debug_metrics()["Metadata.File/StateWaiting"], 0)
+        provider.file.touch()
+        self.assertEqual(provider.debug_metrics()["Metadata.File/StateWaiting"], 1)
         self.assertEqual(self.get(provider.update_user_settings(mia, {"theme": "dark"})).settings, {"theme": "dark"})
         self.get(provider.update_user_settings(mia, {"x": 1}))
         self.get(provider.update_user_language(mia, Language.FR))
@@ -336,6 +342,8 @@ class TestState(ProviderTestCase):
         self.get(provider.add_edge_to_user(mia, edge1))
         own = UserAlertingSettings(edge_id="edge0", user_login=mia.id, offline_delay=15, last_offline=NOW)
         self.get(provider.set_user_alerting_settings(mia, "edge0", [own]))
+        self.assertEqual(provider.debug_metrics()["Metadata.File/StateWaiting"], 0)
+        self.assertEqual((provider.file.job.last_success, provider.file.job.failures), (NOW, 0))
         self.kill(provider)
 
         provider = self.start()
@@ -454,6 +462,22 @@ class TestState(ProviderTestCase):
         provider = self.start()
         self.assertEqual(self.user(provider).settings, {})
         self.assertEqual(len(provider.warnings()), 2)
+
+    def test_state_of_a_newer_program_is_not_touched(self) -> None:
+        self.kill(self.start())
+        text = '{"version":2,"users":{"mia":["another shape"]}}'
+        with open(self.state_path, "w") as file:
+            file.write(text)
+        other = FileMetadata(
+            self.path, self.state_path, EventBus(), reactor=self.clock, now=lambda: NOW, in_thread=execute
+        )
+        refused = self.failureResultOf(Deferred.fromCoroutine(other.start()), NewerState)
+        self.assertIn(f"{self.state_path} has version 2, this program knows 1", str(refused.value))
+        with open(self.state_path) as file:
+            self.assertEqual(file.read(), text)
+        with open(self.state_path, "w") as file:
+            file.write('{"version":1}')
+        self.start()  # and nothing keeps it locked
 
     def test_half_a_write_is_no_write(self) -> None:
         provider = self.start()

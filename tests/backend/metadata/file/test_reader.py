@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.metadata.file.model import build
+from openems.backend.metadata.file.builder import build
 from openems.backend.metadata.file.reader import MAX_DEPTH, MAX_SIZE, Document, Unreadable, _Parser, read
 
 _ONE = '{edges:{edge0:{apikey:"k",comment:"c"}}}'

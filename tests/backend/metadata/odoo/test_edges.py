@@ -103,7 +103,7 @@ class Writer(SynchronousTestCase):
         self.fail: Any = None
         self.pool = FakePool(self.answer)
         self.writer = StatusWriter(
-            self.pool.execute, self.events, odoo_id=self.table.odoo_id, reactor=self.clock, interval=5.0
+            self.pool.execute, self.events, odoo_id=self.table.odoo_id, reactor=self.clock, now=lambda: 7, interval=5.0
         )
         self.writer.start()
         self.addCleanup(lambda: now_of(self.writer.stop()))
@@ -144,10 +144,12 @@ class Writer(SynchronousTestCase):
         edge.set_sum_state(Level.OK)
         self.clock.advance(5)
         self.assertEqual(self.writer.waiting, 1)
+        self.assertEqual((self.writer.job.last_success, self.writer.job.failures), (None, 2))
         self.fail = None
         self.clock.advance(5)
         self.assertEqual(self.statements()[-1], ([1], [True], [None], ["ok"], [None], [None]))
         self.assertEqual((self.writer.waiting, self.writer.written), (0, 1))
+        self.assertEqual((self.writer.job.last_success, self.writer.job.failures), (7, 2))
 
     def test_values_while_writing(self) -> None:
         edge = self.table.edges["edge1"]

@@ -49,6 +49,7 @@ class Reader(SynchronousTestCase):
             poll=10.0,
             listen=False,
             reactor=self.clock,
+            now=lambda: int(self.clock.seconds() * 1000),
         )
         self.addCleanup(lambda: now_of(self.reader.stop()))
 
@@ -108,9 +109,11 @@ class Reader(SynchronousTestCase):
         self.clock.advance(10)
         self.assertIn("away", self.reader.problem or "")
         self.assertEqual(len(self.table), 2)
+        self.assertEqual((self.reader.job.last_success, self.reader.job.failures), (0, 1))
         self.away = False
         self.clock.advance(FIRST_RETRY)
         self.assertIsNone(self.reader.problem)
+        self.assertEqual((self.reader.job.last_success, self.reader.job.failures), (11_000, 1))
 
     def test_asked_for(self) -> None:
         """A thousand unknown keys are one look."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
 from typing import Any
@@ -37,7 +38,8 @@ def now() -> int:
 class World(TestCase):
     timeout = 240
 
-    async def begin(self, running: Any, edges: int, extra: str = "") -> None:
+    async def begin(self, running: Any, edges: int, extra: str = "", odoo: str = "") -> None:
+        """``extra``: sections; ``odoo``: lines of the one of Odoo."""
         self.running = running
         self.inside = Inside(running)
         self.devices = [self.inside.device() for _ in range(edges)]
@@ -64,6 +66,7 @@ class World(TestCase):
             database = "{info["database"]}"
             writeInterval = 0.3
             pollInterval = 0.5
+            {odoo}
             [[timedata.dummy]]
             {extra}
             """
@@ -79,6 +82,32 @@ class World(TestCase):
         self.ui = UiClient(f"ws://127.0.0.1:{self.backend.ports['ui.websocket']}", reactor)
         self.addCleanup(lambda: ensureDeferred(self.ui.close()))
         await self.ui.connect()
+
+    def keycloak(self, origin: str) -> str:
+        """The section of a realm of this test; the redirects of its clients are below ``origin``."""
+        keycloak = real("keycloak")
+        self.admin = Admin(keycloak.info)
+        self.realm = f"odoo-{secrets.token_hex(4)}"
+        realm = document(self.realm)
+        for client in realm["clients"]:
+            client["redirectUris"] = [f"{origin}/*"]
+        self.admin.ask("POST", "", realm)
+        self.addCleanup(self.admin.remove_realm, self.realm)
+        url = keycloak.info["url"]
+        oidc = f"{url}/realms/{self.realm}/protocol/openid-connect"
+        return f"""
+            [authentication.oauth]
+            realm = "{self.realm}"
+            baseKeycloakUrl = "{url}"
+            issuerUrl = "{url}/realms/{self.realm}"
+            loginUrl = "{oidc}/auth"
+            tokenUrl = "{oidc}/token"
+            certsUrl = "{oidc}/certs"
+            [[authentication.oauth.clientconfig]]
+            clientSecret = "change-me-openems"
+            redirectUri = "{origin}/"
+            serviceAccount = true
+            """
 
     until = OdooCase.until
     refused = OdooCase.refused
@@ -125,31 +154,8 @@ class SameUser(World):
 
     async def test_by_keycloak_and_by_password(self) -> None:
         """One user of Odoo, by the subject of a token and by his password there."""
-        keycloak = real("keycloak")
-        admin = Admin(keycloak.info)
-        name = f"odoo-{os.getpid()}"
         origin = "http://127.0.0.1:4299"
-        realm = document(name)
-        for client in realm["clients"]:
-            client["redirectUris"] = [f"{origin}/*"]
-        admin.ask("POST", "", realm)
-        self.addCleanup(admin.remove_realm, name)
-        url = keycloak.info["url"]
-        oidc = f"{url}/realms/{name}/protocol/openid-connect"
-        extra = f"""
-            [authentication.oauth]
-            realm = "{name}"
-            baseKeycloakUrl = "{url}"
-            issuerUrl = "{url}/realms/{name}"
-            loginUrl = "{oidc}/auth"
-            tokenUrl = "{oidc}/token"
-            certsUrl = "{oidc}/certs"
-            [[authentication.oauth.clientconfig]]
-            clientSecret = "change-me-openems"
-            redirectUri = "{origin}/"
-            serviceAccount = true
-            """
-        await self.begin(real("odoo"), 1, extra)
+        await self.begin(real("odoo"), 1, self.keycloak(origin))
         login = "mia@example.com"
         number, _ = self.inside.user(login=login, oauth_uid=USERS["mia"], role="installer", device=self.devices[0][0])
         self.addCleanup(self.inside.execute, "res.users", "write", [number], {"active": False, "oauth_uid": False})
