@@ -389,6 +389,8 @@ BENCHMARKS: dict[str, tuple[Callable[[Options], dict[str, Any]], dict[str, Any]]
     "postgres-ask": (postgres_ask, {"rounds": 5}),
     "b2b-websocket": (b2b_websocket, {"watchers": 200}),
 }
+#: With fewer edges there is nothing to begin with, or nobody who owns ten of them.
+LEAST_EDGES = {"growth": 100, "odoo": 10, "odoo-outage": 10}
 #: Those that can go through edge applications.
 THROUGH = frozenset({"ingest", "hold"})
 USUAL = {
@@ -501,6 +503,8 @@ def main(arguments: list[str]) -> int:
     for name in USUAL:
         if getattr(options, name) <= 0:
             parser.error(f"--{name} must be more than 0")
+    if options.edges < LEAST_EDGES.get(options.name, 1):
+        parser.error(f"--edges must be at least {LEAST_EDGES[options.name]}")
     if options.through_applications and options.name not in THROUGH:
         parser.error("--through-applications is for " + ", ".join(sorted(THROUGH)))
     words = [word for word in arguments if word != "--record"]
