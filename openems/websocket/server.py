@@ -21,7 +21,10 @@ from openems.websocket.traffic import Traffic
 
 #: Seconds between pings, counted from the start of the server.
 PING_INTERVAL = 60.0
-#: A connection whose last pong is older than this is dropped at the next tick.
+#: Of many connections so many are pinged each tenth of a second, or a hundredth of all: ten thousand at once, and their
+#: pongs, would let everybody wait for half a second.
+PINGS, PING_PARTS, PING_STEP = 100, 100, 0.1
+#: A connection whose last pong is older than this is dropped at the next ping.
 PONG_AGE = 90.0
 HANDSHAKE_TIMEOUT = 10
 CLOSE_TIMEOUT = 3
@@ -178,6 +181,8 @@ class WebSocketServer:
         )
         self._ping = LoopingCall(self._tick)
         self._ping.clock = IReactorTime(reactor)
+        self._to_ping: list[ServerProtocol] = []
+        self._pinging: Any = None
 
     async def listen(self, port: int, interface: str = "", *, shared: bool = False) -> int:
         """Open the port (0: any); returns the one that was bound. Raises CannotListenError. ``shared``: other processes
@@ -209,6 +214,8 @@ class WebSocketServer:
         await self.stop_listening()
         if self._ping.running:
             self._ping.stop()
+        if self._pinging is not None and self._pinging.active():
+            self._pinging.cancel()
         if not self._protocols:
             return
         self._all_closed = Deferred()
@@ -286,10 +293,17 @@ class WebSocketServer:
             protocol.drop()
 
     def _tick(self) -> None:
+        self._to_ping = list(self._protocols)
+        self._ping_some(max(PINGS, len(self._to_ping) // PING_PARTS + 1))
+
+    def _ping_some(self, count: int) -> None:
         oldest = self.reactor.seconds() - PONG_AGE
-        for protocol in tuple(self._protocols):
-            if protocol.reading_paused:
-                continue  # its pongs wait unread
+        some, self._to_ping = self._to_ping[:count], self._to_ping[count:]
+        if self._to_ping:
+            self._pinging = self.reactor.callLater(PING_STEP, self._ping_some, count)
+        for protocol in some:
+            if protocol.reading_paused or protocol not in self._protocols:
+                continue  # its pongs wait unread; it is gone
             if protocol.last_pong < oldest:
                 self._log.info(
                     "{name} {remote}: silent, dropped",
