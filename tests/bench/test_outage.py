@@ -44,7 +44,8 @@ class OutageTests(SynchronousTestCase):
     if shutil.which("cc") is None and os.environ.get("CI") != "true":
         skip = "the load generator needs a C compiler (cc)"
 
-    def outage(self, database: str, away: str) -> dict[str, Any]:
+    def outage(self, database: str, away: str, *, least: int) -> dict[str, Any]:
+        """``least``: seconds of load that it cannot be done without."""
         if database != "sqlite" and not known()[database].installed():
             absent(database, f"not installed; ./dev services {database} installs it")
         words = ("--database", database, "--edges", str(EDGES), "--watchers", "5", "--seconds", "1", "--away", away)
@@ -55,14 +56,13 @@ class OutageTests(SynchronousTestCase):
         result: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
         self.assertTrue(result["all_written"], result)
         self.assertEqual((0, 0), (result["lost"], result["more_than_sent"]), result)
-        self.assertGreater(result["sent_values"], EDGES * 25 * 8)
+        self.assertGreater(result["sent_values"], EDGES * 25 * least)
         self.assertEqual(result["sent_values"] - result["lost_at_kill"], result["counted_values"])
-        # Nothing but the metrics of the backend itself, whose names are no channels.
-        self.assertLessEqual(set(result["dropped"]), {"timedata0/DroppedAddress"})
+        self.assertEqual({}, result["dropped"])
         return result
 
     def outage_of_a_server(self, database: str) -> None:
-        result = self.outage(database, "5")
+        result = self.outage(database, "5", least=14)
         self.assertEqual((0, 5), (result["second_lost"], len([p for p in ("steady", "stopped", "killed", "up_again",
                          "after_restart") if p in result["edge_to_ui"]])), result)  # fmt: skip
         self.assertGreater(result["spool_bytes_at_most"], 0)
@@ -75,4 +75,4 @@ class OutageTests(SynchronousTestCase):
         self.outage_of_a_server("postgresql")
 
     def test_sqlite_goes_away_with_the_backend(self) -> None:
-        self.outage("sqlite", "1")
+        self.outage("sqlite", "1", least=RISK + 2)
