@@ -10,6 +10,8 @@ import msgspec
 Value = int | float | str | bool | None
 #: channel address -> value
 Row = dict[str, Value]
+#: The pseudo edge that the backend's own numbers are written to (core.md 4.5).
+BACKEND = "backend0"
 
 
 class DataKind(enum.StrEnum):

@@ -20,7 +20,7 @@ from zope.interface import implementer
 from openems.backend.interfaces import IDebugLoggable, IMetricsConsumer, ITimedataManager
 from openems.backend.models import History
 from openems.common.channel import component_id
-from openems.common.data import DataKind, DataNotification, Value
+from openems.common.data import BACKEND, DataKind, DataNotification, Value
 from openems.common.errors import OpenemsError, generic
 from openems.common.histogram import Histogram
 from openems.common.resolution import Resolution, periods
@@ -30,8 +30,6 @@ QUERIES = ("data", "energy", "energy_per_period", "first_value_before")
 RESULTS = ("ok", "error", "unserved", "cancelled")
 #: Seconds.
 QUERY_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-#: The pseudo edge of the backend's own metrics.
-BACKEND = "backend0"
 
 
 def _stored(metrics: Mapping[str, int | float]) -> dict[str, Value]:

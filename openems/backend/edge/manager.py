@@ -33,7 +33,7 @@ from openems.backend.events import ConfigReceived, EdgesChanged, EventBus
 from openems.backend.interfaces import IDebugLoggable, IEdgeManager, IUiWebsocket
 from openems.backend.models import Edge, User
 from openems.common import errors
-from openems.common.data import DataKind, DataNotification, Row, Value, rows_of
+from openems.common.data import BACKEND, DataKind, DataNotification, Row, Value, rows_of
 from openems.common.errors import OpenemsError, printable, short
 from openems.common.jsonrpc import Members, Notification, Request, dumps, new_id, raw
 from openems.common.role import Language, Level, Role
@@ -52,8 +52,6 @@ CONFIG_PATIENCE = 3.0
 MAX_TIMEOUT = 3600
 #: Seconds between two lines about the same kind of trouble that peers can cause.
 COMPLAINT_INTERVAL = 10.0
-#: The pseudo edge that the backend's own metrics are written to (core.md 4.5).
-BACKEND = "backend0"
 
 _INTERNAL = User(id="internal", user_id="internal", name="UnsubscribeSystemLogNotification", language=Language.EN)
 _ADMINISTRATION = User(id="internal", user_id="internal", name="Backend", language=Language.EN)

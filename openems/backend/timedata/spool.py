@@ -267,6 +267,12 @@ class Spool:
         if self._tick_done is not None:
             await self._tick_done
         unsaved = [(item, size_of(item)) for batch in self._batches if not batch.records for item in batch.items]
+        saved = [batch for batch in (*self._batches, *self._ready) if batch.records]
+        unstorable = sum(batch.values - sum(record.values for record in batch.records) for batch in saved)
+        if unstorable:
+            self._delivery.drop("unstorable", unstorable)
+        self._ready.clear()
+        self._ready_values = 0
         self._batches.clear()
         unsaved += self._fresh
         self._fresh.clear()

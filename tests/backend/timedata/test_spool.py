@@ -226,6 +226,16 @@ class SpoolTests(SynchronousTestCase):
         self.assertEqual((list(range(600)), 0, 0), (self.database.order, spool.waiting, self.files()))
         self.assertEqual((600, {}), (spool.written, spool.dropped))
 
+    def test_what_no_file_can_hold_is_counted_when_it_stops(self) -> None:
+        spool = self.make(batch_values=5)
+        self.database.away = True
+        for time in range(20):
+            spool.put(one(time, **({"Large": 2**70} if time == 3 else {"A": 1})))
+            self.clock.advance(0.2)
+        self.assertEqual({}, spool.dropped)
+        self.end(spool)
+        self.assertEqual({"unstorable": 1}, spool.dropped)
+
     def test_what_waits_in_memory_survives_a_kill(self) -> None:
         clock = World()
         killed = Spool(

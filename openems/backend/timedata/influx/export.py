@@ -13,9 +13,9 @@ from zope.interface import implementer
 from openems.backend.timedata.export import ITimedataExport
 from openems.backend.timedata.influx.client import Client
 from openems.backend.timedata.influx.influxql import identifier, literal, results, source
-from openems.backend.timedata.influx.lineprotocol import BACKEND, tag_value
+from openems.backend.timedata.influx.lineprotocol import tag_value
 from openems.backend.timedata.influx.statements import Table
-from openems.common.data import Row
+from openems.common.data import BACKEND, Row
 
 TIMEOUT = 300.0
 

@@ -15,11 +15,9 @@ import msgspec
 import orjson
 
 from openems.backend.timedata.spoolfile import Item
-from openems.common.data import Value
+from openems.common.data import BACKEND, Value
 from openems.common.errors import OpenemsError, generic, short
 
-#: The pseudo edge of the backend's own metrics: a tag of its own, so that it is never the edge with number 0.
-BACKEND = "backend0"
 MAX_NUMBER = 2**31 - 1
 _LOW, _HIGH = -(2**63), 2**63
 MAX_KEYS = 200_000
@@ -58,7 +56,8 @@ def edge_number(edge_id: str) -> int:
 
 
 def tag_value(edge_id: str) -> str:
-    """Of the tag ``edge``. Code 1 for an id without number."""
+    """Of the tag ``edge``. Code 1 for an id without number. The backend's own numbers have a tag of their own, so that
+    they are never those of the edge with number 0."""
     return BACKEND if edge_id == BACKEND else str(edge_number(edge_id))
 
 

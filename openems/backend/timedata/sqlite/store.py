@@ -18,6 +18,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 
+from openems.backend.timedata.plausibility import FUTURE, HUGE, MAX_CHANNELS, MAX_TEXT
 from openems.backend.timedata.sqlite import buckets, schema
 from openems.backend.timedata.sqlite.schema import BUCKET
 from openems.common.channel import MAX_LENGTH
@@ -25,13 +26,8 @@ from openems.common.data import MIN_TIME, DataKind, Row
 from openems.common.energy import Number
 
 DAY = 86_400_000
-#: What an edge's clock may be ahead.
-FUTURE = 3_600_000
 #: A bucket is rolled up when it ended that long ago: most stragglers have arrived by then.
 GRACE = 60_000
-MAX_CHANNELS = 10_000
-MAX_TEXT = 4_096
-HUGE = 10**18
 EXPIRE_EVERY = 3_600_000
 
 Item = tuple[str, DataKind, dict[int, Row]]

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.timedata.influx.lineprotocol import (
-    BACKEND,
     Encoder,
     FieldType,
     conflict_of,
@@ -20,7 +19,7 @@ from openems.backend.timedata.influx.lineprotocol import (
     partial_of,
     tag_value,
 )
-from openems.common.data import DataKind
+from openems.common.data import BACKEND, DataKind
 from openems.common.errors import OpenemsError
 
 MESSAGE = (
