@@ -93,6 +93,8 @@ class Pool:
         self._waiters: deque[Deferred[Connection]] = deque()
         self._retry: Any = None
         self._retry_in = FIRST_RETRY
+        #: When a session last broke. What was not used since may have gone with it, and is not trusted unseen.
+        self._broke_at = float("-inf")
         self._tidy: Any = None
         self._tasks: set[Deferred[Any]] = set()
         self._logged_at = -LOG_EVERY
@@ -206,7 +208,8 @@ class Pool:
     async def _take(self, deadline: float) -> Connection:
         while True:
             connection = await self._next(deadline)
-            if self._reactor.seconds() - connection.used_at < CHECK_AFTER or await self._works(connection, deadline):
+            trusted = connection.used_at > max(self._reactor.seconds() - CHECK_AFTER, self._broke_at)
+            if trusted or await self._works(connection, deadline):
                 return connection
             self._give_back(connection)
 
@@ -348,6 +351,7 @@ class Pool:
         self._busy.discard(connection)
         if connection.closed:
             self.lost += 1
+            self._broke_at = self._reactor.seconds()
             if connection.abandoned and self._running:
                 self._spawn(cancel_at_server(self.server, connection.pid, connection.label, reactor=self._reactor))
             self._grow()
@@ -363,6 +367,7 @@ class Pool:
     def _on_lost(self, connection: Connection) -> None:
         """The server ended a session that nobody used."""
         self.lost += 1
+        self._broke_at = self._reactor.seconds()
         if connection in self._idle:
             self._idle.remove(connection)
 

@@ -207,6 +207,17 @@ class OutageTests(PoolCase):
         # The sockets of the dead ones are closed, not only forgotten.
         self.assertLessEqual(len(os.listdir("/proc/self/fd")), before)
 
+    async def test_all_sessions_killed_unnoticed(self) -> None:
+        """The reactor has not yet heard of any of them; the second try does not take the next dead one."""
+        pool = await self.pool()
+        await gatherResults([Deferred.fromCoroutine(pool.query("SELECT pg_sleep(0.05)")) for _ in range(3)])
+        self.assertEqual(3, pool.idle)
+        # With its second argument the call returns when they have ended.
+        kill = "SELECT pg_terminate_backend(pid, 9000) FROM pg_stat_activity WHERE application_name LIKE '%/pool/%'"
+        run_sql(self.server, kill)
+        self.assertEqual([(1,)], await pool.query("SELECT 1", repeatable=True))
+        self.assertEqual(0, pool.failed)
+
     async def test_a_socket_can_be_used_after_a_session_closed_on_the_way(self) -> None:
         """File descriptors come again: whoever is left behind in the reactor would take the next one's events."""
         pool = await self.pool(size=1)
