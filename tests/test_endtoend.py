@@ -62,7 +62,7 @@ class EndToEnd(TestCase):
         reactor.spawnProcess(
             demo,
             sys.executable,
-            [sys.executable, "-m", "openems.application.command", "demo", "--offset", str(self.offset),
+            [sys.executable, "-m", "openems.application", "demo", "--offset", str(self.offset),
              "--state", self.state, *more],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip

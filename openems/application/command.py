@@ -146,7 +146,3 @@ def _demo(options: argparse.Namespace) -> int:
     return run(
         offset=options.offset, admin_password=options.admin_password, state_dir=options.state, edges=options.edges
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +163,20 @@ class Notified(DatagramProtocol):
 
 
 class Demo:
+    """``stopped`` has entries where a signal to end came before the reactor ran."""
+
     def __init__(
-        self, *, reactor: Any, offset: int, state_dir: Path, prepared: Prepared, say: Callable[[str], None]
+        self,
+        *,
+        reactor: Any,
+        offset: int,
+        state_dir: Path,
+        prepared: Prepared,
+        say: Callable[[str], None],
+        stopped: Sequence[int] = (),
     ) -> None:
         self.status = 0
+        self._stopped = stopped
         self._reactor = reactor
         self._offset = offset
         self._state_dir = state_dir
@@ -221,10 +231,11 @@ class Demo:
         self._timeout.cancel()
         if simulator.available():
             url = f"ws://127.0.0.1:{8081 + self._offset}"
-            # The first start sends a month of history, so that charts have something to show.
-            days = str(BACKFILL_DAYS if self._prepared.fresh else 0)
-            fleet = str(self._state_dir / "fleet.json")
-            arguments = ["--url", url, "--fleet", fleet, "--backfill-days", days]
+            # The first start sends a month of history, so that charts have something to show; one that was stopped
+            # before it was through leaves it to the next.
+            fleet, mark = str(self._state_dir / "fleet.json"), str(self._state_dir / "backfilled")
+            arguments = ["--url", url, "--fleet", fleet]
+            arguments += ["--backfill-days", str(BACKFILL_DAYS), "--backfill-mark", mark]
             self._spawn("simulator", ["openems-simulator", *arguments])
         self._welcomed = True
         self._say(self.welcome())
@@ -269,6 +280,8 @@ class Demo:
         # SIGINT ignored; here it is one of the two ways to stop.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, frame: self._reactor.callFromThread(self._end))
+        if self._stopped:
+            self._end()
 
     def _end(self) -> None:
         if not self._ending:
@@ -311,6 +324,9 @@ def _remove(directory: str) -> None:
 
 def run(*, offset: int, admin_password: str | None, state_dir: str, edges: int | None) -> int:
     """Runs until SIGINT or SIGTERM; 0 then, 1 where something did not start or broke off."""
+    stopped: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: stopped.append(number))
     from twisted.internet import reactor
 
     def say(text: str) -> None:
@@ -321,7 +337,7 @@ def run(*, offset: int, admin_password: str | None, state_dir: str, edges: int |
         prepared = prepare(
             state, admin_password=admin_password, edges=edges, new_secret=lambda: secrets.token_urlsafe(18)
         )
-        demo = Demo(reactor=reactor, offset=offset, state_dir=state, prepared=prepared, say=say)
+        demo = Demo(reactor=reactor, offset=offset, state_dir=state, prepared=prepared, say=say, stopped=stopped)
         demo.start()
     except Unusable as e:
         say(f"openems-backend demo: {e}")

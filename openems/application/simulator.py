@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import json
@@ -31,6 +32,7 @@ class Options(UsageOptions):
         ["seed", None, 1, "The same seed gives the same values.", int],
         ["resend-wait", None, 300.0, "Seconds after a connect until missed values are sent again, at least.", float],
         ["backfill-days", "b", 0.0, "Days of history each edge sends before its live data.", float],
+        ["backfill-mark", None, None, "A file made when all have sent it; where it is there already, nothing is sent."],
     ]
 
 
@@ -48,6 +50,13 @@ def read_fleet(path: str) -> dict[str, str]:
     if not isinstance(fleet, dict) or not all(isinstance(apikey, str) for apikey in fleet.values()):
         raise BadConfiguration(path, [f"{path}: is no object of edge id -> apikey"])
     return fleet
+
+
+def _mark(path: Path | None) -> None:
+    if path is not None:
+        # Without it the next start sends all of it again, which does no harm.
+        with contextlib.suppress(OSError):
+            path.touch()
 
 
 class SimulatorService(SignalledService):
@@ -83,6 +92,7 @@ def makeService(options: Options) -> SimulatorService:
         apikeys = read_fleet(options["fleet"])
     except BadConfiguration as e:
         raise SystemExit("\n".join(e.problems)) from None
+    mark = Path(options["backfill-mark"]) if options["backfill-mark"] else None
     try:
         fleet = importlib.import_module(FLEET).Fleet(
             options["url"],
@@ -92,7 +102,8 @@ def makeService(options: Options) -> SimulatorService:
             scenario=options["scenario"],
             cycle=options["cycle"],
             seed=options["seed"],
-            backfill_days=options["backfill-days"],
+            backfill_days=0.0 if mark is not None and mark.exists() else options["backfill-days"],
+            backfilled=lambda: _mark(mark),
             # As with real edges: up to an hour more, unless it is made short to watch it.
             resend_wait=(options["resend-wait"], options["resend-wait"] * 13),
         )

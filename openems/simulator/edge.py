@@ -48,8 +48,8 @@ class SimulatedEdge:
     """State outlives connections; :meth:`endpoint` is the factory for each of them. ``now`` gives epoch ms.
 
     Edges are spread over the cycle by their number. ``backfill_days`` of history are sent after the first connect,
-    some days a cycle, beside the live values, whose counters go on where it ends. ``slow`` seconds: a link that takes
-    one message in this time and delays answers by it.
+    some days a cycle, beside the live values, whose counters go on where it ends; then ``backfilled`` is called.
+    ``slow`` seconds: a link that takes one message in this time and delays answers by it.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class SimulatedEdge:
         now: Callable[[], int],
         cycle: float,
         backfill_days: float = 0.0,
+        backfilled: Callable[[], None] = lambda: None,
         resend_wait: tuple[float, float] = RESEND_WAIT,
     ) -> None:
         self.configuration = Configuration()
@@ -80,6 +81,7 @@ class SimulatedEdge:
         self._unsent = Unsent()
         self._unable = False
         self._aggregated: list[tuple[int, int, Row]] = []
+        self._backfilled = backfilled
         self._backfill: Iterator[tuple[int, Row]] | None = None
         if backfill_days:
             # A household steps forward only: this one goes through the history now, another sends it bit by bit.
@@ -223,6 +225,7 @@ class SimulatedEdge:
             part = dict(islice(rows, BACKFILL_ROWS))
             if not part:
                 self._backfill = None
+                self._backfilled()
                 return
             self._notify("resendData", {str(time): row for time, row in part.items()})
 

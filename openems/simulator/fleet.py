@@ -22,8 +22,9 @@ _SLOW = 5.0
 
 
 class Fleet:
-    """``apikeys``: edge id -> key. ``backfill_days``: history each edge sends before its live data; ``resend_wait``:
-    seconds between a connect and the resend of what was missed, drawn from this span."""
+    """``apikeys``: edge id -> key. ``backfill_days``: history each edge sends before its live data; ``backfilled`` is
+    called when all have. ``resend_wait``: seconds between a connect and the resend of what was missed, drawn from this
+    span."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Fleet:
         cycle: float = 1.0,
         seed: int = 1,
         backfill_days: float = 0.0,
+        backfilled: Callable[[], None] = lambda: None,
         min_wait: float = 1.0,
         max_wait: float = 5.0,
         resend_wait: tuple[float, float] = RESEND_WAIT,
@@ -44,6 +46,8 @@ class Fleet:
             raise ValueError(f"no such scenario: {scenario!r}; there are {', '.join(SCENARIOS)}")
         self._scenario = scenario
         self._ticks = 0
+        self._backfilled = backfilled
+        self._to_backfill = len(apikeys)
         self.edges: list[SimulatedEdge] = []
         self._clients: list[ReconnectingClient] = []
         for number, (edge_id, apikey) in enumerate(apikeys.items()):
@@ -54,6 +58,7 @@ class Fleet:
                 now=now,
                 cycle=cycle,
                 backfill_days=backfill_days,
+                backfilled=self._one_backfilled,
                 resend_wait=resend_wait,
             )
             edge.slow = _SLOW if scenario == "slow" else 0.0
@@ -71,6 +76,11 @@ class Fleet:
             )
         self._loop = LoopingCall(self._tick)
         self._loop.clock = reactor
+
+    def _one_backfilled(self) -> None:
+        self._to_backfill -= 1
+        if not self._to_backfill:
+            self._backfilled()
 
     async def start(self) -> None:
         for edge, client in zip(self.edges, self._clients, strict=True):

@@ -232,7 +232,7 @@ class TestMail(SynchronousTestCase):
         path = Path(self.mktemp())
         sections = {"metadata.dummy": {}, "mail.smtp": {"fromAddress": "ems@example.org", "timeout": 5, **smtp}}
         path.write_text(config.to_toml(sections if smtp else {"metadata.dummy": {}}))
-        command = [sys.executable, "-W", "error", "-m", "openems.application.command", "send-test-mail"]
+        command = [sys.executable, "-W", "error", "-m", "openems.application", "send-test-mail"]
         return subprocess.run(
             [*command, "--config", str(path.absolute()), *words], cwd=ROOT, capture_output=True, text=True, timeout=60
         )

@@ -167,6 +167,19 @@ class TestSimulatorArguments(SynchronousTestCase):
             error = self.assertRaises(SystemExit, simulator.makeService, options)
             self.assertTrue(str(error).startswith(f"--{option} {value}: "), str(error))
 
+    def test_history_is_sent_until_all_of_it_was(self) -> None:
+        fleet, mark = Path(self.mktemp()), Path(self.mktemp())
+        fleet.write_text('{"edge0": "a", "edge1": "b"}')
+        options = simulator.Options()
+        options.parseOptions(["--fleet", str(fleet), "--backfill-days", "1", "--backfill-mark", str(mark)])
+        edges = simulator.makeService(options)._fleet.edges
+        for edge in edges:
+            self.assertFalse(mark.exists())
+            self.assertIsNotNone(edge._backfill)
+            edge._backfilled()
+        self.assertTrue(mark.exists())
+        self.assertEqual([edge._backfill for edge in simulator.makeService(options)._fleet.edges], [None, None])
+
 
 class TestDemoArguments(SynchronousTestCase):
     def test_mistakes_are_named(self) -> None:

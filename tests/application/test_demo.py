@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -49,12 +50,18 @@ class Process(ProcessProtocol):
         self.ended.callback(status)
 
 
+def takes_signals(pid: int) -> bool:
+    """Whether the process has a handler for SIGTERM."""
+    caught = re.search(r"^SigCgt:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 class TestDemo(TestCase):
     timeout = 150
 
     def start(self, *arguments: str, through: tuple[str, ...] = ()) -> Process:
         process = Process()
-        command = [*through, sys.executable, "-m", "openems.application.command", "demo", *arguments]
+        command = [*through, sys.executable, "-m", "openems.application", "demo", *arguments]
         self.transport = reactor.spawnProcess(  # type: ignore[attr-defined]
             process,
             command[0],
@@ -73,9 +80,9 @@ class TestDemo(TestCase):
         self.addCleanup(end)
         return process
 
-    async def stop(self, process: Process, signal: str) -> None:
+    async def stop(self, process: Process, name: str) -> None:
         began = time.monotonic()
-        self.transport.signalProcess(signal)
+        self.transport.signalProcess(name)
         self.assertEqual(await process.ended, 0, process.output)
         self.assertLess(time.monotonic() - began, 15)
 
@@ -179,6 +186,20 @@ class TestDemo(TestCase):
         await third.ready
         self.assertIn("as before", third.output)
         await self.stop(third, "INT")
+
+    async def test_stopped_while_it_starts(self) -> None:
+        """At any moment from the first on in which the process can take a signal: no traceback, status 0."""
+        state, offset = os.path.abspath(self.mktemp()), str(free_offset())
+        for after in (0.0, 0.1, 0.2, 0.3, 0.5, 0.8):
+            process = self.start("--offset", offset, "--state", state, "--edges", "1")
+            process.ready.addErrback(lambda _: None)
+            while not takes_signals(self.transport.pid):
+                await deferLater(reactor, 0.002)  # type: ignore[arg-type]
+            await deferLater(reactor, after)  # type: ignore[arg-type]
+            await self.stop(process, "INT" if after in (0.1, 0.5) else "TERM")
+            self.assertNotIn("Traceback", process.output)
+            # Nobody has seen a password yet, so the next start must show one.
+            self.assertIsNone(re.search("as before", process.output), process.output)
 
     async def test_sigint_where_a_shell_has_it_ignored(self) -> None:
         """As a shell does with what it starts in the background."""

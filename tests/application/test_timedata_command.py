@@ -63,7 +63,7 @@ class CommandCase(TestCase):
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-W", "error", "-m", "openems.application.command", "timedata", *words],
+            [sys.executable, "-W", "error", "-m", "openems.application", "timedata", *words],
             capture_output=True,
             text=True,
             timeout=60,

@@ -52,7 +52,7 @@ class WheelTests(SynchronousTestCase):
         (scripts,) = installed.glob("*.dist-info/entry_points.txt")
         entries = configparser.ConfigParser()
         entries.read(scripts)
-        self.assertEqual(dict(entries["console_scripts"]), {"openems-backend": "openems.application.command:main"})
+        self.assertEqual(dict(entries["console_scripts"]), {"openems-backend": "openems.application.__main__:main"})
 
         environ = {**os.environ, "PYTHONPATH": str(installed)}
         for name in PLUGINS:

@@ -150,8 +150,10 @@ class Simulated(SynchronousTestCase):
 
     def test_backfill(self) -> None:
         """Day by day beside the live values, whose counters go on where it ends."""
-        connection = self.connect(self.edge(backfill_days=2))
+        told: list[str] = []
+        connection = self.connect(self.edge(backfill_days=2, backfilled=lambda: told.append("backfilled")))
         self.seconds(5)
+        self.assertEqual(told, ["backfilled"])
         sent = connection.take()
         history = {int(t): row for m in sent if m["method"] == "resendData" for t, row in m["params"].items()}
         self.assertEqual(list(history), list(range(START - 2 * 86_400_000 + 300_000, START, 300_000)))

@@ -29,7 +29,7 @@ class Copy(OdooCase):
         return path
 
     async def run_command(self, *arguments: str) -> subprocess.CompletedProcess:
-        command = [sys.executable, "-m", "openems.application.command", "metadata", "copy", *arguments]
+        command = [sys.executable, "-m", "openems.application", "metadata", "copy", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return await deferToThread(
             subprocess.run, command, capture_output=True, text=True, timeout=100, env=environment
