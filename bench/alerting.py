@@ -17,7 +17,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
-from bench.inreactor import in_reactor
+from openems.application.running import in_reactor
 from openems.backend.alerting.rules import MINUTE, MassGuard
 from openems.backend.alerting.service import AlertingService
 from openems.backend.events import EventBus
@@ -170,4 +170,4 @@ def measure(*, edges: int, users: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="openems-bench-") as folder:
             return await _measure(Path(folder), edges, users)
 
-    return in_reactor(run)
+    return in_reactor(lambda _: run())

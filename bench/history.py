@@ -18,7 +18,7 @@ from typing import Any
 from twisted.internet import reactor as _reactor
 from twisted.internet.task import LoopingCall
 
-from bench.inreactor import in_reactor
+from openems.application.running import in_reactor
 from openems.backend.timedata.sqlite import schema
 from openems.backend.timedata.sqlite.provider import SqliteTimedata
 from openems.common.resolution import Resolution
@@ -60,7 +60,7 @@ def measure(*, edges: int, days: int, rounds: int) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="openems-bench-") as folder:
             return await _measure(str(Path(folder) / "history.sqlite"), edges, days, rounds)
 
-    return in_reactor(run)
+    return in_reactor(lambda _: run())
 
 
 async def _measure(path: str, edges: int, days: int, rounds: int) -> dict[str, Any]:

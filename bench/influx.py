@@ -18,7 +18,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 from twisted.internet.task import deferLater
 
-from bench.inreactor import in_reactor
+from openems.application.running import in_reactor
 from openems.backend.timedata.influx import flux, influxql
 from openems.backend.timedata.influx.database import FLUX, INFLUX_QL
 from openems.backend.timedata.influx.lineprotocol import Encoder
@@ -53,7 +53,7 @@ def measure(*, messages: int, values: int, rounds: int) -> dict[str, Any]:
             finally:
                 running.stop()
 
-    return in_reactor(run)
+    return in_reactor(lambda _: run())
 
 
 class Bench:

@@ -18,7 +18,7 @@ from typing import Any
 from twisted.internet import reactor as _reactor
 from twisted.internet.threads import deferToThread
 
-from bench.inreactor import in_reactor
+from openems.application.running import in_reactor
 from openems.backend.core.querypool import QueryPool
 from openems.backend.core.timedatamanager import TimedataManager
 from openems.backend.edge.direct import DirectEndpoint
@@ -197,4 +197,4 @@ def measure(*, edges: int, rounds: int) -> dict[str, Any]:
             "links": "fake",
         }
 
-    return in_reactor(run)
+    return in_reactor(lambda _: run())

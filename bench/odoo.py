@@ -22,9 +22,9 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThread
 
 from bench.generator import Generator
-from bench.inreactor import in_reactor
 from openems.application import config
 from openems.application.backend import Backend
+from openems.application.running import in_reactor
 from openems.backend.events import EventBus
 from openems.backend.metadata.odoo.provider import OdooMetadata
 from openems.backend.metadata.odoo.settings import OdooSettings
@@ -116,7 +116,7 @@ def bare_login(running: Running) -> float:
 def measure(*, edges: int, rounds: int) -> dict[str, Any]:
     """``login_ratio``: a login with user and roles, as the UI waits for it, to a bare login of Odoo."""
     with odoo(edges) as running:
-        return in_reactor(lambda: _measure(running, edges, rounds))
+        return in_reactor(lambda _: _measure(running, edges, rounds))
 
 
 async def _measure(running: Running, edges: int, rounds: int) -> dict[str, Any]:
@@ -182,7 +182,7 @@ async def _status(running: Running, metadata: OdooMetadata, edges: int) -> dict[
 def outage(*, edges: int, seconds: float) -> dict[str, Any]:
     """Odoo and its PostgreSQL away for ``seconds`` while edges report each second."""
     with odoo(edges) as running, tempfile.TemporaryDirectory() as folder:
-        return in_reactor(lambda: _outage(running, folder, edges, seconds))
+        return in_reactor(lambda _: _outage(running, folder, edges, seconds))
 
 
 async def _outage(running: Running, folder: str, edges: int, seconds: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
 from txpostgres.txpostgres import Connection
 
-from bench.inreactor import in_reactor
+from openems.application.running import in_reactor
 from openems.backend.timedata.spool import Item
 from openems.backend.timedata.timescaledb.partitions import Partitions
 from openems.backend.timedata.timescaledb.provider import TimescaledbTimedata
@@ -287,4 +287,4 @@ def measure(part: str, **options: Any) -> dict[str, Any]:
             finally:
                 server.stop()
 
-    return in_reactor(run)
+    return in_reactor(lambda _: run())

@@ -14,8 +14,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
-from bench.inreactor import in_reactor
 from bench.watchers import percentile, reactor
+from openems.application.running import in_reactor
 from openems.common.jsonrpc import Notification, Request, new_id
 from openems.websocket.client import ReconnectingClient
 from openems.websocket.peer import Connection
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
 
-    in_reactor(lambda: measure(options))
+    in_reactor(lambda _: measure(options))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
-from bench.inreactor import in_reactor
+from openems.application.running import in_reactor
 from openems.backend.authentication.keycloak.jwks import Jwks
 from openems.backend.authentication.keycloak.keyset import Key, read_keys
 from openems.backend.authentication.keycloak.pace import Pace
@@ -31,7 +31,7 @@ BEAT = 0.005
 
 
 def measure(*, tokens: int, rounds: int) -> dict[str, Any]:
-    return in_reactor(lambda: _measure(tokens, rounds))
+    return in_reactor(lambda _: _measure(tokens, rounds))
 
 
 async def _measure(count: int, rounds: int) -> dict[str, Any]:

@@ -9,11 +9,10 @@ import time
 from typing import Any
 
 from msgspec.structs import replace
-from twisted.internet.defer import Deferred
 
 from openems.application import config
 from openems.application.alerting import delivery_of, sender_of, templates_of
-from openems.application.config import Configuration
+from openems.application.running import in_reactor
 from openems.backend.mail.delivery import Refused, Unreachable
 from openems.backend.mail.message import BadAddress, address, compose
 from openems.backend.mail.render import NAMES, TEST, sample_facts
@@ -31,14 +30,7 @@ def add_to(commands: Any) -> None:
 
 
 def _send_test_mail(options: argparse.Namespace) -> int:
-    from twisted.internet import reactor
-
-    return send(config.load(options.config), options, reactor)
-
-
-def send(configuration: Configuration, options: argparse.Namespace, reactor: Any) -> int:
-    """Runs the reactor; the exit status. Raises :class:`BadConfiguration`."""
-    section = configuration.mail_smtp
+    section = config.load(options.config).mail_smtp
     if section is None:
         print(f"{options.config}: there is no [mail.smtp]", file=sys.stderr)
         return 1
@@ -47,7 +39,7 @@ def send(configuration: Configuration, options: argparse.Namespace, reactor: Any
     except BadAddress as e:
         print(f"{options.address!r} {e}", file=sys.stderr)
         return 1
-    sender, templates, delivery = sender_of(section), templates_of(section), delivery_of(section, reactor)
+    sender, templates = sender_of(section), templates_of(section)
     now = time.time_ns() // 1_000_000
     language = Language.parse(options.language or section.language)
     sample = sample_facts()
@@ -72,25 +64,15 @@ def send(configuration: Configuration, options: argparse.Namespace, reactor: Any
         edge_id=facts.edge_id,
         date=now,
     )
-    outcome: list[int] = []
 
-    async def deliver() -> None:
+    async def deliver(reactor: Any) -> int:
         server = f"{section.host}:{section.port}"
         try:
-            await delivery.deliver(sender.envelope or sender.address, to, message)
+            await delivery_of(section, reactor).deliver(sender.envelope or sender.address, to, message)
         except (Refused, Unreachable) as e:
             print(f"{server}: the mail to {to} was not taken: {e}", file=sys.stderr)
-            outcome.append(1)
-        else:
-            print(f"{server} took the mail to {to}")
-            outcome.append(0)
+            return 1
+        print(f"{server} took the mail to {to}")
+        return 0
 
-    def begin() -> None:
-        def failed(failure: Any) -> None:
-            print(failure.getTraceback(), file=sys.stderr)
-
-        Deferred.fromCoroutine(deliver()).addErrback(failed).addBoth(lambda _: reactor.stop())
-
-    reactor.callWhenRunning(begin)
-    reactor.run()
-    return outcome[0] if outcome else 1
+    return in_reactor(deliver)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
 
 from openems.application import config
 from openems.application.config import BadConfiguration
 from openems.application.config.metadata import MetadataOdoo
 from openems.application.odoo import settings_of
+from openems.application.running import in_reactor
 from openems.backend.metadata.file.check import BadFile, read_model
 from openems.backend.metadata.file.state import State
 from openems.backend.metadata.file.storage import write_atomically
@@ -54,24 +54,12 @@ def copy(options: argparse.Namespace) -> int:
     if not to_odoo and os.path.exists(options.target):
         say(f"{options.target} is there already")
         return 1
-    from twisted.internet import reactor
-
-    outcome: list[Any] = []
-
-    def begin() -> None:
-        work = _into_odoo(section, options) if to_odoo else _out_of_odoo(section, options)
-        running = Deferred.fromCoroutine(work)
-        running.addBoth(outcome.append)
-        running.addBoth(lambda _: reactor.stop())  # type: ignore[attr-defined]
-
-    reactor.callWhenRunning(begin)  # type: ignore[attr-defined]
-    reactor.run()  # type: ignore[attr-defined]
-    if hasattr(outcome[0], "raiseException"):
-        try:
-            outcome[0].raiseException()
-        except (OpenemsError, BadFile, BadConfiguration) as e:
-            say(str(e))
-            return 1
+    work = _into_odoo if to_odoo else _out_of_odoo
+    try:
+        in_reactor(lambda reactor: work(reactor, section, options))
+    except (OpenemsError, BadFile, BadConfiguration) as e:
+        say(str(e))
+        return 1
     return 0
 
 
@@ -79,7 +67,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-async def _into_odoo(section: MetadataOdoo, options: argparse.Namespace) -> None:
+async def _into_odoo(reactor: Any, section: MetadataOdoo, options: argparse.Namespace) -> None:
     model, warnings = read_model(options.source)
     for warning in warnings:
         say(str(warning))
@@ -90,7 +78,7 @@ async def _into_odoo(section: MetadataOdoo, options: argparse.Namespace) -> None
             state = msgspec.json.decode(Path(path).read_bytes(), type=State)
         except (OSError, msgspec.DecodeError) as e:
             raise BadFile(path, [str(e)]) from None
-    rpc, transfer = _copy(section, options.dry_run)
+    rpc, transfer = _copy(reactor, section, options.dry_run)
     try:
         await transfer.to_odoo(model, state)
     finally:
@@ -98,8 +86,8 @@ async def _into_odoo(section: MetadataOdoo, options: argparse.Namespace) -> None
     print(transfer.summary())
 
 
-async def _out_of_odoo(section: MetadataOdoo, options: argparse.Namespace) -> None:
-    rpc, transfer = _copy(section, options.dry_run)
+async def _out_of_odoo(reactor: Any, section: MetadataOdoo, options: argparse.Namespace) -> None:
+    rpc, transfer = _copy(reactor, section, options.dry_run)
     try:
         document = await transfer.from_odoo()
     finally:
@@ -111,9 +99,7 @@ async def _out_of_odoo(section: MetadataOdoo, options: argparse.Namespace) -> No
     print(transfer.summary())
 
 
-def _copy(section: MetadataOdoo, dry: bool) -> tuple[Any, Any]:
-    from twisted.internet import reactor
-
+def _copy(reactor: Any, section: MetadataOdoo, dry: bool) -> tuple[Any, Any]:
     from openems.backend.metadata.odoo.copy import Copy
     from openems.backend.metadata.odoo.partners import Models
     from openems.backend.metadata.odoo.rpc import OdooRpc

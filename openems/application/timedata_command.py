@@ -6,17 +6,17 @@ import argparse
 import datetime
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
-from twisted.internet.defer import Deferred
 
 from openems.application import config
 from openems.application.config import BadConfiguration
 from openems.application.histories import Opened, Unusable, opened
 from openems.application.progress import Bar
+from openems.application.running import in_reactor
 from openems.backend.timedata.export import Finding, sharing_a_number
 from openems.backend.timedata.transfer import State, Transfer, load_state
 from openems.common.resolution import milliseconds
@@ -189,46 +189,16 @@ def run_check(options: argparse.Namespace) -> int:
             if pool is not None:
                 await pool.stop(0.2)
 
-    return _run(work, lambda: None)
+    return _run(work)
 
 
-def _run(work: Callable[[Any], Any], interrupted: Callable[[], None]) -> int:
-    """With a reactor of its own; the first Ctrl-C ends in order, the second at once."""
-    import signal
-
-    from twisted.internet import reactor as reactor_
-    from twisted.logger import (
-        FilteringLogObserver,
-        LogLevel,
-        LogLevelFilterPredicate,
-        globalLogBeginner,
-        textFileLogObserver,
-    )
-
-    reactor: Any = reactor_
-    quiet = LogLevelFilterPredicate(LogLevel.warn)
-    globalLogBeginner.beginLoggingTo(
-        [FilteringLogObserver(textFileLogObserver(sys.stderr), [quiet])], redirectStandardIO=False
-    )
-    result: list[int] = []
-    failures: list[BaseException] = []
-
-    def begin() -> None:
-        done = Deferred.fromCoroutine(work(reactor))
-        done.addCallbacks(result.append, lambda failure: failures.append(failure.value))
-        done.addBoth(lambda _: reactor.stop())
-
-    def on_signal(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        reactor.callFromThread(interrupted)
-
-    reactor.callWhenRunning(begin)
-    signal.signal(signal.SIGINT, on_signal)
-    reactor.run(installSignalHandlers=False)
-    if failures:
-        if isinstance(failures[0], BadConfiguration):
-            raise failures[0]
-        kind = "" if isinstance(failures[0], Unusable) else f"{type(failures[0]).__name__}: "
-        print(f"{kind}{failures[0]}", file=sys.stderr)
-        return 1
-    return result[0]
+def _run(work: Callable[[Any], Awaitable[int]], interrupted: Callable[[], None] | None = None) -> int:
+    try:
+        return in_reactor(work, interrupted)
+    except BadConfiguration:
+        raise
+    except Unusable as error:
+        print(error, file=sys.stderr)
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    return 1
