@@ -72,8 +72,8 @@ def measure(
 
 
 def thirds(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """``ratio``: memory without SQLite's pages, which fill up to a bound, of the last third to the first; the medians
-    of each figure by thirds; the tables that grew from the first third to the last. Pure."""
+    """``ratio``: memory without SQLite's pages, which fill up to a bound, of the last third to the second: the first
+    warms up. The medians of each figure by thirds; the tables that grew from the first third to the last. Pure."""
     size = len(samples) // 3
     parts = (samples[:size], samples[size : 2 * size], samples[-size:])
 
@@ -87,7 +87,7 @@ def thirds(samples: list[dict[str, Any]]) -> dict[str, Any]:
     rss, pages = medians("rss_bytes"), medians("sqlite_bytes")
     entries = [sum(tables(part).values()) for part in parts]
     return {
-        "ratio": round((rss[-1] - pages[-1]) / (rss[0] - pages[0]), 3),
+        "ratio": round((rss[2] - pages[2]) / (rss[1] - pages[1]), 3),
         "rss_bytes": rss,
         "sqlite_bytes": pages,
         "descriptors": medians("descriptors"),

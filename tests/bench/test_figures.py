@@ -44,6 +44,10 @@ class TestThirds(SynchronousTestCase):
         self.assertEqual(found["descriptors"], [7, 7, 7])
         self.assertEqual(found["grown_tables"], {"A.leak": [20, 140]})
 
+    def test_the_first_third_warms_up(self) -> None:
+        samples = [self.sample(0) | {"rss_bytes": rss} for rss in (300, 400, 500, 1000, 1000, 1000, 1100, 1100, 1100)]
+        self.assertEqual(thirds(samples)["ratio"], 1.1)
+
 
 class TestInventory(SynchronousTestCase):
     def test_tables_of_our_objects(self) -> None:
