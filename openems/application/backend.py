@@ -94,6 +94,7 @@ class Backend:
             oauth_registry=self.oauth_registry,
             proxies=proxies,
             requests=self.requests,
+            state_dir=self._state_dir,
         )
         self.handler = handler_of(
             configuration,

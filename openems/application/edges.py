@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from openems.application import edgeprocess
 from openems.application.config import Configuration
 from openems.backend.core.timedatamanager import TimedataManager
+from openems.backend.edge.keptvalues import KeptValues
 from openems.backend.edge.manager import EdgeManager
 from openems.backend.edgeapplication.processes import EdgeProcesses
 from openems.backend.events import EventBus
@@ -27,6 +29,7 @@ def edge_manager_of(
     oauth_registry: Any,
     proxies: TrustedProxies,
     requests: Requests | None,
+    state_dir: Path,
 ) -> EdgeManager:
     return EdgeManager(
         metadata,
@@ -39,6 +42,7 @@ def edge_manager_of(
         observe=None if requests is None else requests.of_edges,
         max_message_size=configuration.backend.max_message_size,
         proxies=proxies,
+        kept=KeptValues(str(state_dir / "live-values"), reactor=reactor, now=now),
     )
 
 

@@ -56,6 +56,12 @@ class Store:
             if len(values) != before:
                 self._check_new(before)
 
+    def restore(self, timestamp: int, values: dict[str, Value]) -> None:
+        """As it was when it had these."""
+        self.timestamp = timestamp
+        self.values = values
+        self._text = sum(len(value) for value in values.values() if type(value) is str)
+
     def _scalars(self, row: Row) -> Row:
         clean = {address: value for address, value in row.items() if type(value) in _SCALARS}
         self._count("value", len(row) - len(clean))

@@ -5,7 +5,8 @@ One owner of all of it. Connections come in through two doors, :mod:`openems.bac
 
 Rules
 - An edge is online while it has a link. Its newest link gets the requests; a direct link that is replaced is closed.
-- Its cache begins with its first message and outlives a reconnect within a few seconds.
+- Its cache begins with its first message and outlives a reconnect within a few seconds; of an edge behind an edge
+  application, which need not notice, also an ordered restart of the backend (keptvalues.py).
 - Sum state and version are taken from timestampedData only: aggregatedData is minutes old (edge.md 8, 6).
 - A burst of configurations, as at the first start of an edge, reaches the UIs as its last member (reality.md R5).
 """
@@ -26,7 +27,8 @@ from openems.backend.edge.application import ApplicationEndpoint
 from openems.backend.edge.cache import EdgeCache, Store
 from openems.backend.edge.counters import DataCounter, FleetCounters
 from openems.backend.edge.direct import DirectEndpoint
-from openems.backend.edge.link import DirectLink
+from openems.backend.edge.keptvalues import KeptValues
+from openems.backend.edge.link import ApplicationLink, DirectLink
 from openems.backend.edge.requests import EdgeRequests
 from openems.backend.edge.systemlog import SystemLogSubscriptions, printed_line, subscribe_params
 from openems.backend.events import ConfigReceived, EdgesChanged, EventBus
@@ -76,7 +78,8 @@ class FleetEdge:
 
 @implementer(IEdgeManager, IDebugLoggable)
 class EdgeManager:
-    """``now`` gives epoch milliseconds. ``ui`` may be set later; without it nothing is pushed."""
+    """``now`` gives epoch milliseconds. ``ui`` may be set later; without it nothing is pushed. ``kept`` has live values
+    of the last run."""
 
     _log = Logger()
 
@@ -94,6 +97,7 @@ class EdgeManager:
         observe: Callable[[str, float], None] | None = None,
         max_message_size: int = MAX_MESSAGE_SIZE,
         proxies: TrustedProxies | None = None,
+        kept: KeptValues | None = None,
     ) -> None:
         self.metadata = metadata
         self.ui: Any = ui
@@ -106,6 +110,7 @@ class EdgeManager:
         self.dropped: dict[str, int] = {}
         self.counters = FleetCounters()
         self._observe = observe
+        self._kept = kept
         self._timedata = timedata
         self._events = events
         self.reactor = reactor
@@ -130,6 +135,8 @@ class EdgeManager:
     async def start(self) -> None:
         if self._unsubscribe is None:
             self._unsubscribe = self._events.subscribe(EdgesChanged, lambda _: self._edges_changed())
+        if self._kept is not None:
+            self._kept.load()
         if not self.metadata.apikeys_to_edge_ids():
             self._log.warn("No edge is configured: no edge can connect, edge applications wait for a list with edges")
 
@@ -153,9 +160,16 @@ class EdgeManager:
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
+        behind = {
+            edge_id: entry.cache
+            for edge_id, entry in self._fleet.items()
+            if entry.links and isinstance(entry.links[-1], ApplicationLink)
+        }
         both = [Deferred.fromCoroutine(server.stop(1001)) for server in (self.edges_server, self.applications_server)]
         for stopped in both:
             await stopped
+        if self._kept is not None:
+            self._kept.save(behind)
         for entry in self._fleet.values():
             for call in (entry.expiry, entry.quiet):
                 if call is not None and call.active():
@@ -189,6 +203,8 @@ class EdgeManager:
         entry = self._fleet.get(edge_id)
         if entry is None:
             entry = self._fleet[edge_id] = FleetEdge(edge)
+            if self._kept is not None and isinstance(link, ApplicationLink):
+                self._kept.restore(edge_id, entry.cache)
         entry.edge = edge
         if entry.expiry is not None:
             entry.expiry.cancel()

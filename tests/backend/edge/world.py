@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 
 from openems.backend.edge.application import ApplicationEndpoint
 from openems.backend.edge.direct import DirectEndpoint
+from openems.backend.edge.keptvalues import KeptValues
 from openems.backend.edge.manager import EdgeManager
 from openems.backend.events import ConfigReceived, EventBus, LastmessageSet, OnlineSet, SumStateSet, VersionSet
 from openems.backend.models import User
@@ -22,7 +23,7 @@ USER = User(id="user0", user_id="7", name="", language=Language.DE)
 
 
 class World:
-    def __init__(self, keys: dict[str, str] | None = None) -> None:
+    def __init__(self, keys: dict[str, str] | None = None, kept: KeptValues | None = None) -> None:
         self.clock = Clock()
         self.events = EventBus()
         self.seen: list[Any] = []
@@ -34,7 +35,7 @@ class World:
         self.timedata = FakeTimedata()
         self.ui = FakeUi()
         self.manager = EdgeManager(
-            self.metadata, self.timedata, self.events, reactor=self.clock, now=self.now, ui=self.ui
+            self.metadata, self.timedata, self.events, reactor=self.clock, now=self.now, ui=self.ui, kept=kept
         )
 
     def now(self) -> int:

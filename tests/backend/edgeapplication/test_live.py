@@ -184,12 +184,16 @@ class EndToEnd(LiveCase):
         await self.until(lambda: backend.edge_manager.is_connected("edge1"))
         await self.until(lambda: all(edge.connection is not None for edge in fleet.edges))
         connections = [edge.connection for edge in fleet.edges]
+        # Said once, with the first message: it does not change.
+        constant = ["_meta/Version"]
+        await self.until(lambda: backend.edge_manager.get_channel_values("edge0", constant)[constant[0]])
         await backend.stop()
         await self.until(lambda: not application.status().connected)
         before = application.status().messages_up
         await self.until(lambda: application.status().waiting_messages >= 10)
         again = await self.backend()
         await self.until(lambda: again.edge_manager.is_connected("edge0") and not len(application.outbox))
+        self.assertIsInstance(again.edge_manager.get_channel_values("edge0", constant)[constant[0]], str)
         await self.until(lambda: again.edge_manager.messages > 20)
         status = application.status()
         self.assertEqual([edge.connection for edge in fleet.edges], connections)
