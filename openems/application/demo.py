@@ -67,8 +67,8 @@ def prepare(
     """
     from openems.backend.metadata.file.check import BadFile, read_model
     from openems.backend.metadata.file.demo import create_demo_file
-    from openems.backend.metadata.file.storage import write_atomically
     from openems.backend.metadata.password import hash_password, verify_password
+    from openems.common.atomicfile import write_atomically
 
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = state_dir / "metadata.json"

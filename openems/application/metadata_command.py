@@ -17,7 +17,7 @@ from openems.application.odoo import settings_of
 from openems.application.running import in_reactor
 from openems.backend.metadata.file.check import BadFile, read_model
 from openems.backend.metadata.file.state import State
-from openems.backend.metadata.file.storage import write_atomically
+from openems.common.atomicfile import write_atomically
 from openems.common.errors import OpenemsError
 from openems.http.concurrency import Concurrency
 from openems.http.exchange import Exchange

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from openems.backend.interfaces import IAlertingStore
-from openems.backend.metadata.file.storage import write_atomically
+from openems.common.atomicfile import write_atomically
 from openems.common.errors import generic
 
 SOON = 1.0

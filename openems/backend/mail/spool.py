@@ -19,7 +19,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from openems.backend.metadata.file.storage import write_atomically
+from openems.common.atomicfile import write_atomically
 
 #: Mails that wait, and those remembered as done.
 MAX_WAITING = 10_000

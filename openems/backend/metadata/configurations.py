@@ -26,7 +26,7 @@ from twisted.logger import Logger
 
 from openems.backend.events import ConfigReceived, ConfigUpdated, EventBus
 from openems.backend.metadata.file.state import InThread
-from openems.backend.metadata.file.storage import write_atomically
+from openems.common.atomicfile import write_atomically
 from openems.common.errors import OpenemsError, json_text
 from openems.common.jsonrpc import loads
 

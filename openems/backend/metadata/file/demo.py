@@ -6,8 +6,8 @@ import json
 import os
 from collections.abc import Iterable
 
-from openems.backend.metadata.file.storage import write_atomically
 from openems.backend.metadata.password import hash_password
+from openems.common.atomicfile import write_atomically
 
 
 def create_demo_file(path: str, admin_password: str, edges: Iterable[tuple[str, str]]) -> None:

@@ -12,10 +12,10 @@ from twisted.logger import Logger
 
 from openems.backend.metadata.file.audit import AuditLog
 from openems.backend.metadata.file.state import InThread, ProtocolState, StateFile
-from openems.backend.metadata.file.storage import write_atomically
 from openems.backend.metadata.file.users import Users
 from openems.backend.models import SetupProtocolCoreInfo, User
 from openems.backend.roles import assert_user_role
+from openems.common.atomicfile import write_atomically
 from openems.common.errors import generic
 from openems.common.jsonrpc import Members, dumps
 from openems.common.role import Role

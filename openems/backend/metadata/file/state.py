@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from openems.backend.metadata.file.storage import write_atomically
+from openems.common.atomicfile import write_atomically
 from openems.common.errors import generic
 from openems.common.jobs import Job
 

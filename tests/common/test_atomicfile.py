@@ -8,12 +8,12 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 import openems
-from openems.backend.metadata.file.storage import write_atomically
+from openems.common.atomicfile import write_atomically
 
 _WRITER = """
 import sys
 import openems
-from openems.backend.metadata.file.storage import write_atomically
+from openems.common.atomicfile import write_atomically
 number = 0
 while True:
     write_atomically(sys.argv[1], b"<%d%s>" % (number, b"." * 100_000), backup=sys.argv[1] + ".bak")
