@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import hypot
 
+from openems.backend.timedata.sharedsets import NONE, Names, SharedSets
 from openems.common.channel import MAX_LENGTH, is_component_id, match
 from openems.common.data import MIN_TIME, DataKind, Row
 
@@ -94,10 +95,10 @@ class Channels:
     __slots__ = ("known", "refused", "settled", "timestamped")
 
     def __init__(self) -> None:
-        self.known: set[str] = set()
+        self.known: Names = NONE
         self.refused: dict[str, str] = {}
-        self.timestamped: set[str] = set()
-        self.settled: set[str] = set()
+        self.timestamped: Names = NONE
+        self.settled: Names = NONE
 
 
 class Plausibility:
@@ -123,13 +124,10 @@ class Plausibility:
         self._latest = latest
         self._texts = texts
         self._edges: dict[str, Channels] = {}
+        self._sets = SharedSets()
         self.dropped: dict[str, int] = {}
         #: reason -> (edge id, channel) of the first
         self.first_dropped: dict[str, tuple[str, str]] = {}
-
-    def forget(self, edge_id: str) -> None:
-        """The edge is gone; what it sent as ``timestampedData`` may be something else next time."""
-        self._edges.pop(edge_id, None)
 
     def rows(self, edge_id: str, kind: DataKind, rows: dict[int, Row], now: int) -> dict[int, Row]:
         """What may be stored of a notification. Rows that are fine as they are come back as they are."""
@@ -141,6 +139,8 @@ class Plausibility:
             edge = self._edges[edge_id] = Channels()
         latest = now + FUTURE if self._latest is None else min(now + FUTURE, self._latest)
         result: dict[int, Row] = {}
+        sent: list[Row] = []
+        admitted: set[str] = set()
         for time, row in rows.items():
             if not self._earliest <= time <= latest:
                 if row:
@@ -151,19 +151,26 @@ class Plausibility:
                 if edge.settled.issuperset(row) and row and _usual(row):
                     result[time] = row
                     continue
-                if not edge.timestamped.issuperset(row) and len(edge.timestamped) < self._max_channels:
-                    edge.timestamped.update(row)
+                sent.append(row)
             elif kind is DataKind.AGGREGATED and edge.timestamped:
                 timestamped = edge.timestamped
                 row = {channel: value for channel, value in row.items() if channel not in timestamped}
-            good = self._row(edge_id, edge, row)
+            good = self._row(edge_id, edge, row, admitted)
             if good:
                 result[time] = good
-                if kind is DataKind.TIMESTAMPED:
-                    edge.settled |= good.keys() & edge.timestamped
+        if admitted or sent:
+            self._remember(edge, sent, admitted)
         return result
 
-    def _row(self, edge_id: str, edge: Channels, row: Row) -> Row:
+    def _remember(self, edge: Channels, sent: list[Row], admitted: set[str]) -> None:
+        timestamped = self._sets.plus(edge.timestamped, sent, self._max_channels)
+        known = self._sets.plus(edge.known, [admitted], self._max_channels)
+        if timestamped is not edge.timestamped or known is not edge.known:
+            edge.timestamped, edge.known = timestamped, known
+            edge.settled = self._sets.one(known & timestamped)
+
+    def _row(self, edge_id: str, edge: Channels, row: Row, admitted: set[str]) -> Row:
+        """``admitted`` gets the channels that may be stored from now on."""
         known = edge.known
         if known.issuperset(row) and _usual(row):
             return row
@@ -171,7 +178,7 @@ class Plausibility:
         for channel, value in row.items():
             if value is None:
                 continue
-            if channel not in known and not self._admit(edge_id, edge, channel):
+            if channel not in known and channel not in admitted and not self._admit(edge_id, edge, channel, admitted):
                 continue
             type_ = type(value)
             if type_ is bool:
@@ -190,17 +197,17 @@ class Plausibility:
             good[channel] = value
         return good
 
-    def _admit(self, edge_id: str, edge: Channels, channel: str) -> bool:
+    def _admit(self, edge_id: str, edge: Channels, channel: str, admitted: set[str]) -> bool:
         reason = edge.refused.get(channel)
         if reason is None:
             if not self._filter.valid(channel):
                 reason = "address"
             elif not is_unicode(channel) or not channel.isprintable():
                 reason = "address"
-            elif len(edge.known) >= self._max_channels:
+            elif len(edge.known) + len(admitted) >= self._max_channels:
                 reason = "channels"
             else:
-                edge.known.add(channel)
+                admitted.add(channel)
                 return True
             if len(edge.refused) < self._max_channels:
                 edge.refused[channel] = reason

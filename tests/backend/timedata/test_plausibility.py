@@ -96,8 +96,16 @@ class PlausibilityTests(SynchronousTestCase):
         self.rows(plausibility, {"a0/B": None})
         self.assertEqual({"a0/C": 2}, self.rows(plausibility, {"a0/B": 1, "a0/C": 2}, DataKind.AGGREGATED))
         self.assertEqual({"a0/B": 1}, self.rows(plausibility, {"a0/B": 1}, DataKind.RESEND))
-        plausibility.forget("edge0")
-        self.assertEqual({"a0/B": 1}, self.rows(plausibility, {"a0/B": 1}, DataKind.AGGREGATED))
+
+    def test_channels_of_one_notification_are_bounded(self) -> None:
+        plausibility = Plausibility(max_channels=3)
+        rows: dict[int, Row] = {NOW + n: {"a0/A": n, f"a0/C{n}": n} for n in range(5)}
+        found = plausibility.rows("edge0", DataKind.TIMESTAMPED, rows, NOW)
+        self.assertEqual([2, 2, 1, 1, 1], [len(row) for row in found.values()])
+        self.assertEqual({"channels": 3}, plausibility.dropped)
+        # Those that are known go on.
+        found = plausibility.rows("edge0", DataKind.TIMESTAMPED, rows, NOW)
+        self.assertEqual([2, 2, 1, 1, 1], [len(row) for row in found.values()])
 
     def test_edges_are_bounded(self) -> None:
         plausibility = Plausibility(max_edges=2)

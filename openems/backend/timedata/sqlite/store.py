@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from operator import itemgetter
 
 from openems.backend.timedata.plausibility import FUTURE, HUGE, MAX_CHANNELS, MAX_TEXT
+from openems.backend.timedata.sharedsets import NONE, Names, SharedSets
 from openems.backend.timedata.sqlite import buckets, schema
 from openems.backend.timedata.sqlite.schema import BUCKET
 from openems.common.channel import MAX_LENGTH
@@ -66,7 +67,8 @@ class Store:
         self._series: dict[str, dict[str, int]] = {}
         self._with_text: set[int] = set()
         #: edge -> channels sent as timestampedData
-        self._timestamped: dict[str, set[str]] = {}
+        self._timestamped: dict[str, Names] = {}
+        self._sets = SharedSets()
         #: buckets at or after ``rolled_until`` with samples -> their series
         self._open: dict[int, set[int]] = {}
         self._expiring: list[int] = []
@@ -167,7 +169,10 @@ class Store:
                 dropped["edge"] = dropped.get("edge", 0) + sum(map(len, rows.values()))
                 return
             ids = self._series[edge] = {}
-        timestamped = self._timestamped.setdefault(edge, set())
+        timestamped = self._timestamped.get(edge, NONE)
+        if kind is DataKind.TIMESTAMPED:
+            timestamped = self._sets.plus(timestamped, rows.values(), self._max_channels)
+            self._timestamped[edge] = timestamped
         earliest = max(MIN_TIME, latest - FUTURE - self._rollup_age)
         for time, row in rows.items():
             if not earliest <= time <= latest:
@@ -175,10 +180,7 @@ class Store:
                 continue
             if time > self._newest:
                 self._newest = time
-            if kind is DataKind.TIMESTAMPED:
-                if len(timestamped) < self._max_channels:
-                    timestamped.update(row)
-            elif kind is DataKind.AGGREGATED:
+            if kind is DataKind.AGGREGATED:
                 row = {channel: value for channel, value in row.items() if channel not in timestamped}
             for channel, value in row.items():
                 type_ = type(value)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from openems.backend.timedata.sharedsets import NONE, Names, SharedSets
 from openems.postgres.pool import Pool
 
 NOTIFY = "openems_ts_series"
@@ -59,7 +60,7 @@ class Edge:
         #: Every channel the database has is in ``ids``.
         self.all_known = False
         #: Channels that came as timestampedData since the start (timedata.md 5.2).
-        self.timestamped: set[str] = set()
+        self.timestamped: Names = NONE
         #: Channels that get no number, and why.
         self.refused: dict[str, str] = {}
 
@@ -77,6 +78,7 @@ class Series:
         self._pool = pool
         self._listening = listening
         self.edges: dict[str, Edge] = {}
+        self.sets = SharedSets()
 
     def __len__(self) -> int:
         return sum(len(edge.ids) for edge in self.edges.values())

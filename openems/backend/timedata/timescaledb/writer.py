@@ -161,14 +161,13 @@ class Writer:
             if edge is None:
                 dropped["edge"] = dropped.get("edge", 0) + sum(map(len, rows.values()))
                 continue
+            if kind is DataKind.TIMESTAMPED:
+                edge.timestamped = self._series.sets.plus(edge.timestamped, rows.values(), self._max_channels)
             for time, row in rows.items():
                 if not earliest <= time <= latest:
                     dropped["time"] = dropped.get("time", 0) + len(row)
                     continue
-                if kind is DataKind.TIMESTAMPED:
-                    if len(edge.timestamped) < self._max_channels:
-                        edge.timestamped.update(row)
-                elif kind is DataKind.AGGREGATED:
+                if kind is DataKind.AGGREGATED:
                     row = {channel: value for channel, value in row.items() if channel not in edge.timestamped}
                 if not row:
                     continue
