@@ -51,7 +51,9 @@ class Process(ProcessProtocol):
 
 
 def takes_signals(pid: int) -> bool:
-    """Whether the process has a handler for SIGTERM."""
+    """Whether the process is the demo already, and has a handler for SIGTERM."""
+    if b"\0demo\0" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        return False
     caught = re.search(r"^SigCgt:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
