@@ -52,11 +52,11 @@ class KeptValues:
         self._forget: Any = None
 
     def save(self, caches: Mapping[str, EdgeCache]) -> None:
-        """Edge id -> what is known of it."""
-        self.close()
+        """Edge id -> what is known of it; beside these, what the last run left and nobody has asked for yet."""
         encode = msgspec.msgpack.Encoder().encode
-        edges: dict[str, msgspec.Raw] = {}
-        size = 0
+        edges = dict(self._edges)
+        self.close()
+        size = sum(map(len, edges.values()))
         for edge_id, cache in caches.items():
             current, aggregated = cache.current, cache.aggregated
             try:

@@ -6,6 +6,7 @@ An edge has hundreds of channels, and a set of 700 names takes 32 kB; edges of o
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from weakref import WeakValueDictionary
 
 Names = frozenset[str]
@@ -23,13 +24,14 @@ class SharedSets:
         return found if found == names else names
 
     def plus(self, names: Names, rows: Iterable[Iterable[str]], limit: int) -> Names:
-        """``names`` and those in ``rows``; ``names`` alone where that would be more than ``limit``.
+        """``names`` and those in ``rows``, up to ``limit``.
 
         It costs a copy where there is something new: call it once for a notification, not for each of its rows.
         """
-        new: set[str] = set()
+        new: dict[str, None] = {}
         for row in rows:
             if not names.issuperset(row):
-                new.update(row)
-        new -= names
-        return self.one(names | new) if new and len(names) + len(new) <= limit else names
+                new.update(dict.fromkeys(row))
+        if not new or len(names) >= limit:
+            return names
+        return self.one(names.union(islice((name for name in new if name not in names), limit - len(names))))

@@ -81,6 +81,16 @@ class File(KeptCase):
         self.clock.advance(PATIENCE)
         self.assertEqual(self.restored(kept), {})
 
+    def test_two_restarts_in_a_row(self) -> None:
+        self.kept().save({"edge0": self.cache({"c/a": 1}), "edge1": self.cache({"c/a": 2})})
+        kept = self.kept()
+        kept.load()
+        self.assertEqual(self.restored(kept), {"c/a": 1})
+        kept.save({"edge0": self.cache({"c/a": 3})})
+        kept = self.kept()
+        kept.load()
+        self.assertEqual([self.restored(kept, f"edge{n}") for n in range(2)], [{"c/a": 3}, {"c/a": 2}])
+
     def test_broken_files(self) -> None:
         for content in (b"", b"\xff" * 100, b"\x92\x01\x02", b"\x93\x01\x80\x80"):
             Path(self.path).write_bytes(content)

@@ -25,7 +25,7 @@ class SharedSetsTests(SynchronousTestCase):
         two = sets.plus(NONE, [["a", "b"]], 2)
         self.assertEqual(two, {"a", "b"})
         self.assertIs(two, sets.plus(two, [["b", "c"]], 2))
-        self.assertIs(NONE, sets.plus(NONE, [["a", "b", "c"]], 2))
+        self.assertIs(two, sets.plus(NONE, [["a"], ["a", "b", "c"]], 2))
 
     def test_nothing_stays_that_nobody_has(self) -> None:
         sets = SharedSets()
