@@ -167,6 +167,7 @@ class OdooMetadata:
             self.rpc,
             self.models,
             self.partners,
+            reactor=reactor,
             passwords=settings.enable_password_authentication,
             provider_name=settings.auth_oauth_provider_name,
             category_module=settings.category_module,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from openems.backend.interfaces import IAuthUserRegistrationService
 from openems.backend.metadata.odoo.partners import Models, Partners
-from openems.backend.metadata.odoo.replies import Fault
+from openems.backend.metadata.odoo.replies import Fault, OdooUnavailable
 from openems.backend.metadata.odoo.rpc import SLOW_SECONDS, OdooRpc
 from openems.common.errors import OpenemsError, generic
 from openems.common.role import Role
 
 SEND_EMAIL = "/openems_backend/sendRegistrationEmail"
 PERSON = ("firstname", "lastname", "phone", "address", "company")
+#: Seconds before each look whether a user was made although nobody said so.
+LOOKS = (1.0, 2.0, 4.0, 8.0, 15.0)
 #: Others may not be asked for by strangers (quirk Q6).
 ROLES = frozenset({Role.INSTALLER, Role.OWNER, Role.GUEST})
 
@@ -37,6 +40,7 @@ class Registration:
         models: Models,
         partners: Partners,
         *,
+        reactor: Any,
         passwords: bool = True,
         provider_name: str | None = None,
         category_module: str = "fems",
@@ -44,6 +48,7 @@ class Registration:
         self._rpc = rpc
         self._models = models
         self._partners = partners
+        self._reactor = reactor
         self._passwords = passwords
         self._provider_name = provider_name
         self._category_module = category_module
@@ -81,7 +86,10 @@ class Registration:
             if len(found) != 1:
                 raise generic(f"OAuth Provider not found for name [{self._provider_name}]")
             values["oauth_provider_id"] = found[0]
-        number = await self._create(values, email)
+        try:
+            number = await self._create(values, email)
+        except OdooUnavailable as e:
+            number = await self._look_for(values, e)
         include = record.get("includePasswordInRegistrationEmail") is True
         await self._tag(number, role, include)
         await self._mail(number, password if include else None, oem)
@@ -100,6 +108,27 @@ class Registration:
             if "res_users_login_key" in e.text or "same login" in e.text:
                 raise UserExists(email) from None
             raise
+
+    async def _look_for(self, values: dict[str, Any], unclear: OdooUnavailable) -> int:
+        """The answer was lost, but the user may have been made: whoever gave up now would leave a login that nobody can
+        register any more. Only of users who log in elsewhere: their ``oauth_uid`` says that it is this very one."""
+        if unclear.sent and "oauth_uid" in values:
+            domain = [["login", "=", values["login"]], ["oauth_uid", "=", values["oauth_uid"]]]
+            for seconds in LOOKS:
+                await deferLater(self._reactor, seconds)
+                try:
+                    found = await self._models.search("res.users", domain)
+                except OdooUnavailable:
+                    continue
+                if found:
+                    self._log.info("Odoo user id [{number}] was made, though its answer was lost", number=found[0])
+                    return found[0]
+            self._log.error(
+                "Odoo may have a user with oauth_uid [{uid}] whose registration failed, remove it: {reason}",
+                uid=values["oauth_uid"],
+                reason=unclear.reason,
+            )
+        raise unclear
 
     async def _portal_group(self) -> int:
         if self._portal is None:
