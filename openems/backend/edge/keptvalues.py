@@ -9,6 +9,7 @@ values outlive (cache.py) are not taken over, and what no edge application asked
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -103,10 +104,15 @@ class KeptValues:
             edge = msgspec.msgpack.decode(data, type=_Edge)
         except msgspec.DecodeError:
             return
-        cache.current.restore(edge.timestamp, edge.values)
-        cache.aggregated.restore(edge.aggregated_timestamp, edge.aggregated)
+        cache.current.restore(edge.timestamp, _shared(edge.values))
+        cache.aggregated.restore(edge.aggregated_timestamp, _shared(edge.aggregated))
 
     def close(self) -> None:
         self._edges.clear()
         if self._forget is not None and self._forget.active():
             self._forget.cancel()
+
+
+def _shared(values: dict[str, Value]) -> dict[str, Value]:
+    """Edges have mostly the same channels: one text for all of them."""
+    return {sys.intern(channel): value for channel, value in values.items()}

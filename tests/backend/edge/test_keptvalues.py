@@ -45,7 +45,7 @@ class File(KeptCase):
     def test_there_and_back(self) -> None:
         cache = self.cache(VALUES)
         cache.aggregated.update({START - 300_000: {"c/f": 3}})
-        self.kept().save({"edge0": cache, "edge1": self.cache({"c/a": 5})})
+        self.kept().save({"edge0": cache, "edge1": self.cache({"c/a": 5}), "edge3": self.cache({"c/a": 6})})
         self.assertEqual(Path(self.path).stat().st_mode & 0o777, 0o600)
         kept = self.kept()
         kept.load()
@@ -56,6 +56,7 @@ class File(KeptCase):
         self.assertEqual((again.current.timestamp, again.aggregated.timestamp), (START, START - 300_000))
         self.assertEqual(self.restored(kept, "edge1"), {"c/a": 5})
         self.assertEqual(self.restored(kept, "edge2"), {})
+        self.assertIs(next(iter(again.current.values)), next(iter(self.restored(kept, "edge3"))))
         # Once only: an edge that leaves and comes back begins anew, and so does a start after the next.
         self.assertEqual(self.restored(kept), {})
         self.assertFalse(os.path.exists(self.path))
