@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 
@@ -80,7 +81,8 @@ class Store:
         self.raw_from: int = meta.get("raw_from", 0)
         ids = []
         for id, edge, channel, text in self._connection.execute("SELECT id, edge, channel, text FROM series"):
-            self._series.setdefault(edge, {})[channel] = id
+            # The same few hundred names for all edges: one object each.
+            self._series.setdefault(edge, {})[sys.intern(channel)] = id
             ids.append(id)
             if text:
                 self._with_text.add(id)
