@@ -173,9 +173,24 @@ class Encoder:
 
     def encode(self, items: Iterable[Item]) -> str:
         """Lines joined by newlines; empty if there is nothing to store. Edges without a number are passed over."""
+        items = list(items)
+        lost = self.lost.copy()
+        lines, numbers = self._lines(items)
+        try:
+            # Four times as fast as Python makes texts of floats.
+            texts = orjson.dumps(numbers)[1:-1]
+        except TypeError:  # a whole number of more than 64 bits
+            texts = b"null"
+        if b"null" in texts:  # or one that is none
+            self.lost = lost
+            (lines, numbers), texts = self._lines(items, one_by_one=True), b""
+        return "\n".join(lines) % (tuple(texts.decode().split(",")) if numbers else ())
+
+    def _lines(self, items: list[Item], *, one_by_one: bool = False) -> tuple[list[str], list[Any]]:
+        """Templates of lines, and the numbers that belong into them."""
         kinds, formats = self._kinds.__getitem__, self._formats.__getitem__
-        isfinite = math.isfinite
         lines: list[str] = []
+        numbers: list[Any] = []
         for edge, _, rows in items:
             head = self._heads.get(edge)
             if head is None:
@@ -185,22 +200,22 @@ class Encoder:
             for time, row in rows.items():
                 values = row.values()
                 try:
-                    # The usual row: every channel has the type that it had before. Then all of it is one formatting,
-                    # of texts that the JSON encoder makes of floats four times as fast as Python does.
-                    if list(map(type, values)) == list(map(kinds, row)) and row and isfinite(sum(values)):  # type: ignore
-                        texts = orjson.dumps(list(values))[1:-1].decode().split(",")
-                        lines.append(f"{head}{','.join(map(formats, row)) % tuple(texts)} {time}")
+                    # The usual row: every channel has the type that it had before. Then all of the batch is one
+                    # formatting.
+                    if row and not one_by_one and list(map(type, values)) == list(map(kinds, row)):
+                        lines.append(f"{head}{','.join(map(formats, row))} {time}")
+                        numbers += values
                         continue
-                except (KeyError, OverflowError, TypeError):  # TypeError: a whole number of more than 64 bits
+                except KeyError:
                     pass
                 fields = self._fields(row)
                 if fields:
-                    lines.append(f"{head}{','.join(fields)} {time}")
-        return "\n".join(lines)
+                    lines.append(f"{head}{','.join(fields).replace('%', '%%')} {time}")
+        return lines, numbers
 
     def _head(self, edge: str) -> str:
         try:
-            head = f"{self._measurement}{tag_value(edge)} "
+            head = f"{self._measurement}{tag_value(edge)} ".replace("%", "%%")
         except OpenemsError:
             return ""
         if len(self._heads) >= MAX_KEYS:

@@ -115,6 +115,23 @@ class EncoderTests(SynchronousTestCase):
         self.assertEqual(["1i", "-2i", repr(2.0**70), "3i", "1i", "4i"], [row["a0/I"] for row in found])
         self.assertEqual([1.5, 1e-7, 1e17, 0.1], [float(row["a0/F"]) for row in found if "a0/F" in row])
 
+    def test_a_number_that_is_none_among_others(self) -> None:
+        """It costs itself; what was lost beside it is counted once."""
+        encoder = Encoder("data", "edge")
+        self.encode({"a0/F": 1.5}, encoder)
+        rows: list[dict[str, Any]] = [{"a0/F": 2.5}, {"a0/T": "text"}, {"a0/F": math.inf}, {"a0/F": 2.0**70}]
+        lines = encoder.encode([("edge7", DataKind.TIMESTAMPED, {n: row}) for n, row in enumerate(rows)])
+        self.assertEqual(lines.split("\n"), ["data,edge=7 a0/F=2.5 0", f"data,edge=7 a0/F={2.0**70!r} 3"])
+        self.assertEqual(encoder.lost, {"text": 1, "type": 1})
+
+    def test_percent_signs(self) -> None:
+        encoder = Encoder("100%s", "%d")
+        encoder.learn({"a0/T%s": FieldType.STRING})
+        for _ in range(2):
+            row = {"a0/N%%": 1, "a0/T%s": "50 %s"}
+            self.assertEqual('100%s,%d=7 a0/N%%=1i,a0/T%s="50 %s" 1685570700000', self.encode(row, encoder))
+            self.assertEqual("100%s,%d=7 a0/N%%=2i 1685570700000", self.encode({"a0/N%%": 2}, encoder))
+
     def test_rows_without_fields_and_edges_without_number(self) -> None:
         items = [
             ("edge7", DataKind.RESEND, {1: {}, 2: {"a0/B": None}, 3: {"a0/B": "x"}, 4: {"a0/B": 1}}),
