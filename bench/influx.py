@@ -36,6 +36,8 @@ POWERS = [f"meter{n}/ActivePower" for n in range(10)]
 COUNTERS = [f"meter{n}/ActiveProductionEnergy" for n in range(10)]
 BATCH = 5_000
 PARALLEL = 4
+#: Values that may wait: a round's messages come faster than they are written.
+MEMORY = 10_000_000
 MINUTES = 5
 
 
@@ -71,6 +73,7 @@ class Bench:
             now=lambda: NOW,
             query_language=language,
             batch_values=BATCH,
+            memory_values=MEMORY,
             **self._options,
         )
         await provider.start()
