@@ -40,7 +40,7 @@ class _File(msgspec.Struct, array_like=True):
 
 
 class KeptValues:
-    """``now`` gives epoch milliseconds. Neither method raises: without the file it is as if nothing had been kept."""
+    """``now`` gives epoch milliseconds. No method raises: without the file it is as if nothing had been kept."""
 
     _log = Logger()
 
