@@ -200,6 +200,11 @@ def loads(data: bytes | bytearray | memoryview | str | Raw) -> Any:
             return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
         except RecursionError:
             raise ValueError("nested too deeply") from None
+        except (json.JSONDecodeError, UnicodeError):
+            raise
+        except ValueError:
+            # Python's own text tells a stranger how to set up Python.
+            raise ValueError("a number has too many digits") from None
 
 
 def qualified_method(message: Request | Notification) -> str:

@@ -100,6 +100,11 @@ class Classification(SynchronousTestCase):
         message = parse('{"method":"m","params":{"a":NaN}}')
         self.assertEqual(bytes(message.params), b'{"a":"NaN"}')
 
+    def test_number_without_end(self) -> None:
+        with self.assertRaises(ValueError) as caught:
+            jsonrpc.loads(b"[" + b"9" * 5000 + b"]")
+        self.assertEqual(str(caught.exception), "a number has too many digits")
+
     def test_deep_nesting_is_refused(self) -> None:
         self.assertRaises(Malformed, jsonrpc.parse, b'{"method":"m","params":' + b"[" * 100_000)
         self.assertRaises(

@@ -6,7 +6,8 @@ Rules
 - Equal credentials that are being verified are verified once.
 - Verifications are limited for each address, those that are remembered are not.
 - A verification leaves no session behind, wherever passwords are judged.
-- Every verification ends within ``TIMEOUT`` seconds; one that nobody waits for any more is cancelled.
+- Every verification ends within ``TIMEOUT`` seconds. It goes on when its clients have gone: after wrong attempts it
+  waits for longer than many clients do, and who comes again with the right password must find it done.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ from openems.websocket.proxies import host_of
 
 TRUST = 60.0
 DISTRUST = 5.0
-TIMEOUT = 30.0
+#: Longer than wrong attempts delay a right one, at most 30 s, or that one would never get in.
+TIMEOUT = 45.0
 #: Verifications a second and address, and how many at once after a pause.
 RATE = 2.0
 BURST = 20.0
 #: Verifications under way, in all and for one address.
 MAX_WAITING = 200
 MAX_WAITING_FOR_ADDRESS = 20
+#: Clients of one address that wait for them.
+MAX_CLIENTS_OF_ADDRESS = 1000
 MAX_REMEMBERED = 10_000
 #: Longer headers are no credentials.
 MAX_HEADER = 8 * 1024
@@ -82,7 +86,12 @@ def _decoded(text: str) -> tuple[str, str] | None:
         decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         return None
-    username, colon, password = decoded.decode("utf-8", "replace").partition(":")
+    try:
+        decoded_text = decoded.decode()
+    except UnicodeDecodeError:
+        # As Python's requests and others send what is no ASCII.
+        decoded_text = decoded.decode("latin-1")
+    username, colon, password = decoded_text.partition(":")
     return (username, password) if colon else None
 
 
@@ -129,6 +138,7 @@ class Credentials:
         self._remembered: OrderedDict[bytes, tuple[Login | None, float]] = OrderedDict()
         self._checks: dict[bytes, _Check] = {}
         self._addresses: Counter[str] = Counter()
+        self._clients: Counter[str] = Counter()
         self._generation = 0
         #: Verifications made, logins refused, checks refused because an address has too many.
         self.verified = 0
@@ -164,6 +174,12 @@ class Credentials:
         self._remembered.clear()
         self._generation += 1
 
+    def stop(self) -> None:
+        """A server has stopped: what nobody waits for is not verified."""
+        for check in tuple(self._checks.values()):
+            if check.running is not None and not check.waiting:
+                check.running.cancel()
+
     # --- what is known
 
     def _known(self, digest: bytes) -> Login | None:
@@ -195,27 +211,27 @@ class Credentials:
     # --- what has to be verified
 
     async def _join(self, digest: bytes, username: str, password: str, remote: str) -> Login:
-        check = self._checks.get(digest)
-        if check is None:
-            check = self._start(digest, username, password, remote)
-
-        def gone(deferred: Deferred[Login]) -> None:
-            if deferred in check.waiting:
-                check.waiting.discard(deferred)
-                if not check.waiting and check.running is not None:
-                    check.running.cancel()
-
-        mine: Deferred[Login] = Deferred(gone)
+        address = host_of(remote)
+        if self._clients[address] >= MAX_CLIENTS_OF_ADDRESS:
+            self.limited += 1
+            raise TooMany()
+        check = self._checks.get(digest) or self._start(digest, address)
+        mine: Deferred[Login] = Deferred(check.waiting.discard)
         check.waiting.add(mine)
         if check.running is None:
             check.running = running = Deferred.fromCoroutine(self._verify(digest, check, username, password, remote))
             if not running.called:
                 running.addTimeout(TIMEOUT, self._reactor)
             running.addErrback(self._failed, check)
-        return await mine
+        self._clients[address] += 1
+        try:
+            return await mine
+        finally:
+            self._clients[address] -= 1
+            if not self._clients[address]:
+                del self._clients[address]
 
-    def _start(self, digest: bytes, username: str, password: str, remote: str) -> _Check:
-        address = host_of(remote)
+    def _start(self, digest: bytes, address: str) -> _Check:
         if len(self._checks) >= MAX_WAITING or self._addresses[address] >= MAX_WAITING_FOR_ADDRESS:
             self.limited += 1
             raise TooMany()

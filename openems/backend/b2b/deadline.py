@@ -13,11 +13,13 @@ async def within(
 ) -> Any:
     """The result of ``work``. After ``seconds`` it is cancelled: twisted's TimeoutError. As long as it runs it is one
     of ``among``, where others may cancel it."""
+    begun = reactor.seconds()
     running: Deferred[Any] = Deferred.fromCoroutine(work)
     try:
         if not running.called:
             if seconds is not None:
-                running.addTimeout(max(0.0, seconds), reactor)
+                # Counted from its begin: what it waits for with the same deadline must not end before it does.
+                running.addTimeout(max(0.0, begun + seconds - reactor.seconds()), reactor)
             if among is not None:
                 among.add(running)
         return await running

@@ -49,14 +49,17 @@ def parse(body: bytes, new_id: Callable[[], str] = jsonrpc.new_id) -> Request:
     except UnicodeDecodeError as e:
         raise BadEnvelope(generic(f"The body is no UTF-8 text (byte {e.start})")) from None
     request_id = None
-    if envelope.id is not UNSET:
-        request_id = _id(envelope.id)
-        if request_id is None:
-            raise BadEnvelope(OpenemsError(errors.JSON_NO_UUID_MEMBER, "id", _text(body)))
     try:
+        if envelope.id is not UNSET:
+            request_id = _id(envelope.id)
+            if request_id is None:
+                raise OpenemsError(errors.JSON_NO_UUID_MEMBER, "id", _text(body))
         return _request(envelope, body, request_id, new_id)
     except OpenemsError as e:
         raise BadEnvelope(e, request_id or NIL_ID) from None
+    except ValueError as e:
+        # A number of thousands of digits.
+        raise BadEnvelope(OpenemsError(errors.JSON_PARSE_FAILED, str(e), _text(body)), request_id or NIL_ID) from None
 
 
 def _request(envelope: jsonrpc.Envelope, body: bytes, request_id: str | None, new_id: Callable[[], str]) -> Request:

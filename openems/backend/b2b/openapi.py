@@ -19,7 +19,7 @@ _ERRORS = {
     400: "The request is wrong, or it failed: the error tells.",
     401: "No credentials, or wrong ones.",
     403: "A browser sent it for a page of another site.",
-    408: "The body did not arrive in time.",
+    408: "The request did not arrive in time.",
     413: "The body is too long.",
     415: "The body is no JSON in UTF-8.",
     429: "Too many logins or requests; `Retry-After` tells when to try again.",
@@ -189,12 +189,15 @@ CONTENT_SECURITY_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame
 def page(version: str) -> bytes:
     """The document for a reader, as HTML."""
     made = document(version)
+    members = made["components"]["schemas"][_request_name(METHODS[0])]["properties"]
     parts = [
         f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(made['info']['title'])}</title>"
         f"<style>{_STYLE}</style></head><body><h1>{escape(made['info']['title'])}</h1>"
         f"<p>{_text(made['info']['description'])} Version {escape(version)}. As a document: "
         "<a href=openapi.json>openapi.json</a>.</p><h2>POST /jsonrpc</h2>"
-        "<p>Header <code>Authorization: Basic</code> with name and password of a user.</p>"
+        "<p>Header <code>Authorization: Basic</code> with name and password of a user. Beside <code>method</code> and "
+        "<code>params</code> a request may have an <code>id</code>, a UUID that the reply carries, and a "
+        f"<code>timeout</code>: {_text(members['timeout']['description'])}</p>"
     ]
     for method in METHODS:
         schema = made["components"]["schemas"][_request_name(method)]["properties"]["params"]
@@ -225,7 +228,9 @@ def _rows(schema: dict[str, Any], made: dict[str, Any], prefix: str) -> str:
     for name, member in schema.get("properties", {}).items():
         resolved = _resolved(member, made)
         items = _resolved(resolved.get("items", {}), made)
-        kind = f"array of {items.get('type', 'any')}" if resolved.get("type") == "array" else resolved.get("type", "")
+        kind = resolved.get("type", "any")
+        if kind == "array":
+            kind = f"array of {items.get('type', 'any')}"
         meaning = resolved.get("description") or items.get("description") or ""
         needed = "" if name in schema.get("required", ()) else ", optional"
         rows += f"<tr><td><code>{escape(prefix + name)}</code><td>{escape(str(kind))}{needed}<td>{_text(meaning)}"

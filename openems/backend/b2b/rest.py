@@ -2,12 +2,14 @@
 
 ``POST /jsonrpc``, and whatever lies below it, is the one end point that does something. In this order a request is
 
-1. refused with 503 while the server stops, metadata is not there, or too much is under way;
+1. refused with 503 while the server stops or metadata is not there;
 2. refused with 403 where a browser sends it for a page of another site, with 413 or 415 where its body cannot be one
    of ours;
 3. authenticated, else 401 (429 where its address tries too often, 503 where nobody can tell);
 4. read, else 400, and completed by what may be missing;
-5. handled within its ``timeout``, else 60 s, else 504.
+5. refused where too much is under way, of this user with 429, of all with 503; logins are not counted, so that
+   strangers keep nobody out;
+6. handled within its ``timeout``, else 60 s, else 504.
 
 Every failure is a JSON-RPC error with the real code, message and data: 400, or 429 and 503 for the codes that mean it.
 Work ends when its client goes away. ``/live``, ``/openapi.json`` and ``/docs`` need no login.
@@ -45,7 +47,7 @@ ID = "b2brest0"
 #: Seconds a request may take that names no time, and at most.
 TIMEOUT = 60
 MAX_TIMEOUT = 3600
-#: Requests under way, in all and of one user.
+#: Requests under way of who is logged in, in all and of one user.
 MAX_RUNNING = 1000
 MAX_RUNNING_OF_USER = 200
 #: Seconds the last replies have to leave at the end.
@@ -150,6 +152,7 @@ class Backend2BackendRest:
         for channel in tuple(self.site.channels):
             channel.transport.abortConnection()
         await deferLater(self._reactor, 0)  # connections tell their end in the next turn
+        self._credentials.stop()
 
     # --- what is served
 
@@ -213,9 +216,8 @@ class Backend2BackendRest:
     # --- one request
 
     async def _serve(self, request: RestRequest) -> bytes:
-        if self._stopping or not self._metadata.initialized or self.running >= MAX_RUNNING:
+        if self._stopping or not self._metadata.initialized:
             raise _Refusal(503, OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE))
-        self.running += 1
         begun = self._reactor.seconds()
         method, result = "other", "error"
         try:
@@ -236,7 +238,6 @@ class Backend2BackendRest:
             result = "cancelled"
             raise
         finally:
-            self.running -= 1
             self.completed += 1
             if self.observe is not None:
                 self.observe(method, self._reactor.seconds() - begun)
@@ -245,7 +246,6 @@ class Backend2BackendRest:
 
     def _check_request(self, request: RestRequest) -> None:
         if request.overflow == "size":
-            request.setHeader(b"connection", b"close")
             raise _Refusal(413, too_large(self.site.max_body))
         if request.overflow:
             raise _Refusal(503, OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE))
@@ -271,19 +271,28 @@ class Backend2BackendRest:
         credentials = rest_credentials(header[0].decode("latin-1")) if header else None
         if credentials is None:
             raise _Refusal(401, OpenemsError(errors.COMMON_AUTHENTICATION_FAILED))
+        login = self._credentials.rest_user(*credentials, request.remote())
         try:
-            return await self._credentials.rest_user(*credentials, request.remote())
+            user: User = await within(self._reactor, None, login, self._work)
+            return user
         except OpenemsError as e:
             raise _Refusal(_STATUS.get(e.code, 401), e) from None
+        except CancelledError:
+            if self._stopping:
+                raise _Refusal(503, OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE)) from None
+            raise
 
     async def _answer(self, user: User, asked: Request, begun: float) -> bytes:
         now = self._reactor.seconds()
+        if self.running >= MAX_RUNNING:
+            raise _Refusal(503, OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE), asked.id)
         if self._users[user.id] >= MAX_RUNNING_OF_USER or (
             self._limit is not None and not self._limit.take(user.id, now)
         ):
             self.limited += 1
             raise _Refusal(429, OpenemsError(errors.JSONRPC_TOO_MANY_REQUESTS), asked.id)
         seconds = TIMEOUT if asked.timeout is None or asked.timeout <= 0 else min(asked.timeout, MAX_TIMEOUT)
+        self.running += 1
         self._users[user.id] += 1
         try:
             # One deadline for all of it: the login has used some of the time.
@@ -304,6 +313,7 @@ class Backend2BackendRest:
             self._log.failure("{name}: {method} failed", name=NAME, method=printable(short(asked.method, 100)))
             raise _Refusal(500, generic(f"Internal error: {type(e).__name__}"), asked.id) from None
         finally:
+            self.running -= 1
             self._users[user.id] -= 1
             if not self._users[user.id]:
                 del self._users[user.id]

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 NAME = "Backend2Backend.Websocket"
 SUBSCRIBE = "subscribeEdgesChannels"
 AUTHENTICATION_FAILED = "Authentication failed"
+TOO_MANY = "Too many connections"
 #: Requests that may wait for the end of the login.
 MAX_EARLY = 100
 MAX_EDGES = 10_000
@@ -79,7 +80,7 @@ class Session:
 
     def opened(self) -> None:
         if not self._server.admit(self):
-            raise Refused(TRY_AGAIN_LATER, "Too many connections")
+            raise Refused(TRY_AGAIN_LATER, TOO_MANY)
         credentials = websocket_credentials(self.connection.headers.get("authorization", ""))
         if credentials is None:
             self._server.unauthenticated += 1
@@ -89,6 +90,8 @@ class Session:
         login.addCallbacks(self._logged_in, self._not_logged_in)
         if not login.called:
             self._login = login
+            # A login may take long; what strangers send meanwhile is kept up to the size of one message.
+            self.connection.restrict(self._server.max_message_size, self._server.max_message_size)
 
     def received(self, text: bytes) -> bool:
         return False
@@ -140,8 +143,9 @@ class Session:
 
     def _logged_in(self, login: Login) -> None:
         self._login = None
-        if self._closed:
+        if self._closed or not self.connection.is_open:
             return
+        self.connection.trust()
         self.user = user = login.user
         self._still_valid = login.still_valid
         self._log.info(
@@ -218,6 +222,8 @@ class Session:
             raise generic("Too many values: the limit for all connections of the user is reached")
         self._last_count = count
         self.wanted = content
+        # Also the same again begins anew, with values at once.
+        self._server.subscriptions.remove(self.connection)
         # The reply goes first.
         self._server.reactor.callLater(0, self.check_roles)
         return EMPTY

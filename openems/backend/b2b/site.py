@@ -102,6 +102,9 @@ class RestRequest(_Request):
         self.args: dict[bytes, list[bytes]] = {}
         self.method, self.uri, self.clientproto = command, path, version
         self.path = path.partition(b"?")[0]
+        if self.path.lower().startswith((b"http://", b"https://")):
+            # As through a proxy. Who is named there is not judged, as with Host (T017).
+            self.path = b"/" + b"".join(self.path.split(b"/", 3)[3:])
         self.process()
 
     def process(self) -> None:
@@ -200,6 +203,8 @@ class _Channel(_HTTPChannel):
         elif self.transport.disconnecting:
             self.transport.abortConnection()
             return
+        elif self.began is not None and not unsent:
+            self.refuse(408, "Request Timeout", generic(f"Half a request, and then nothing for {IDLE:g} seconds"))
         else:
             self.loseConnection()
         self.setTimeout(IDLE)
@@ -216,6 +221,16 @@ class _Channel(_HTTPChannel):
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.refuse(400, "Bad Request", generic("No valid HTTP request"))
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self.refuse(400, "Bad Request", generic(f"A line of the request is longer than {self.MAX_LENGTH} bytes"))
+
+    def _send100Continue(self) -> None:
+        if self.requests[-1].overflow:
+            # Who asks before he sends is told before he sends.
+            self.refuse(413, "Content Too Large", too_large(self.site.max_body))
+        else:
+            super()._send100Continue()
 
     def refuse(self, code: int, reason: str, error: OpenemsError) -> None:
         """An answer without a request: nothing more is read, the connection ends."""

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from openems.backend.b2b.credentials import Credentials
 from openems.backend.b2b.methods import label
-from openems.backend.b2b.session import NAME, Session
+from openems.backend.b2b.session import NAME, TOO_MANY, TRY_AGAIN_LATER, Session
 from openems.backend.b2b.subscriptions import Content, Subscriptions
 from openems.backend.events import EdgesChanged, EventBus
 from openems.backend.interfaces import IDebugLoggable, IEdgeManager, IJsonRpcRequestHandler, IMetadata
@@ -71,6 +71,7 @@ class Backend2BackendWebsocket:
         self.reactor = reactor
         self.id = f"b2bwebsocket{number}"
         self.max_values = max_values
+        self.max_message_size = max_message_size
         self.subscriptions = Subscriptions(edge_manager, reactor=reactor, slow=slow)
         self.sessions: dict[str, Session] = {}
         #: Requests answered; refused because of their rate; connections ended for their credentials, and because there
@@ -119,16 +120,22 @@ class Backend2BackendWebsocket:
         if self._tick_loop.running:
             self._tick_loop.stop()
         await self.websocket.stop(1001)
+        self.credentials.stop()
 
     def endpoint(self, connection: Connection) -> Session:
         """The endpoint factory."""
         return Session(self, connection)
 
     def admit(self, session: Session) -> bool:
-        """A session's connection is open. False: there are too many."""
+        """A session's connection is open. False: there are too many. The stranger who has been there for longest makes
+        room: nobody keeps others out by logins that take long."""
         if len(self.sessions) >= self._max_connections:
             self.refused += 1
-            return False
+            stranger = next((other for other in self.sessions.values() if other.user is None), None)
+            if stranger is None:
+                return False
+            self.forget(stranger)
+            stranger.connection.close(TRY_AGAIN_LATER, TOO_MANY)
         self.sessions[session.id] = session
         return True
 

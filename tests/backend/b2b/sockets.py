@@ -13,8 +13,8 @@ INNER = "9b1f0a77-3f7e-4a83-8a5d-3b1d2c4e5f05"
 
 
 class WebsocketWorld(World):
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
+    def __init__(self, reactor: Any = None, **options: Any) -> None:
+        super().__init__(reactor)
         self.server = Backend2BackendWebsocket(
             self.metadata,  # type: ignore[arg-type]
             self.edges,

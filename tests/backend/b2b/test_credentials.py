@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.b2b import credentials as module
 from openems.backend.b2b.credentials import TooMany, rest_credentials, websocket_credentials
+from openems.backend.metadata.gate import Attempt, Gate, Wrong
+from openems.backend.models import Authenticated, User
 from openems.common import errors
 from openems.common.errors import OpenemsError
 from openems.testing.services import now_of
@@ -25,6 +29,10 @@ class HeaderTest(SynchronousTestCase):
         self.assertEqual(rest_credentials("Basic " + B64.rstrip("=")), good)
         self.assertEqual(rest_credentials("Basic " + base64.b64encode(b"a:b:c").decode()), ("a", "b:c"))
         self.assertEqual(rest_credentials("Basic " + base64.b64encode(b":").decode()), ("", ""))
+        # Python's requests takes no other encoding for texts.
+        for encoding in ("utf-8", "latin-1"):
+            header = "Basic " + base64.b64encode("jörg:ß".encode(encoding)).decode()
+            self.assertEqual(rest_credentials(header), ("jörg", "ß"), encoding)
         for bad in (
             "",
             "Basic",
@@ -92,6 +100,17 @@ class CredentialsTest(SynchronousTestCase):
         kept = repr(vars(self.credentials))
         self.assertNotIn("s3cret", kept)
         self.assertNotIn("another-one", kept)
+        # What is kept of the same login differs with each start: nobody has a table of it.
+        kept_by = []
+        for _ in range(2):
+            self.credentials = module.Credentials(
+                self.world.passwords,
+                self.world.metadata,  # type: ignore[arg-type]
+                reactor=self.world.clock,
+            )
+            self.login()
+            kept_by.append(set(self.credentials._remembered))
+        self.assertEqual(kept_by[0] & kept_by[1], set())
 
     def test_refusal_is_remembered_shortly(self) -> None:
         for _ in range(3):
@@ -127,6 +146,53 @@ class CredentialsTest(SynchronousTestCase):
         # Whoever is remembered is not limited.
         self.assertEqual(self.login(), ALICE)
         self.assertGreater(self.credentials.limited, 0)
+        asked = len(self.world.passwords.asked)
+        for n in range(50):
+            self.world.clock.advance(0.1)
+            self.refused("alice", f"another{n}")
+        self.assertIn(len(self.world.passwords.asked) - asked, (9, 10, 11))
+
+    def test_clients_of_an_address(self) -> None:
+        """Equal logins are one verification, but not any number of clients."""
+        self.patch(module, "MAX_CLIENTS_OF_ADDRESS", 3)
+        self.world.passwords.wait = True
+        some = [Deferred.fromCoroutine(self.credentials.user("alice", "s3cret", "192.0.2.1:1")) for _ in range(4)]
+        self.assertIsInstance(self.failureResultOf(some[3]).value, TooMany)
+        self.assertEqual(self.credentials.limited, 1)
+        some[0].cancel()
+        self.failureResultOf(some[0], CancelledError)
+        some[0] = Deferred.fromCoroutine(self.credentials.user("alice", "s3cret", "192.0.2.1:1"))
+        other = Deferred.fromCoroutine(self.credentials.user("alice", "s3cret", "192.0.2.2:1"))
+        self.world.passwords.waiting[0].callback(None)
+        self.assertEqual([self.successResultOf(one) for one in (*some[:3], other)], [ALICE] * 4)
+        self.assertEqual(self.credentials._clients, {})
+
+    def test_verifications_at_once(self) -> None:
+        self.patch(module, "MAX_WAITING_FOR_ADDRESS", 2)
+        self.patch(module, "MAX_WAITING", 3)
+        self.world.passwords.wait = True
+        outcomes = []
+        for n, address in enumerate(("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3")):
+            outcome: list[Any] = []
+            waiting = Deferred.fromCoroutine(self.credentials.user("alice", f"guess{n}", f"{address}:1"))
+            waiting.addBoth(outcome.append)
+            outcomes.append([type(failure.value) for failure in outcome])
+        self.assertEqual(outcomes, [[], [], [TooMany], [], [TooMany]])
+        for waiting in self.world.passwords.waiting:
+            waiting.callback(None)
+        self.world.passwords.wait = False
+        self.assertEqual(self.login(), ALICE)
+
+    def test_not_too_many_are_remembered(self) -> None:
+        self.patch(module, "MAX_REMEMBERED", 2)
+        for password in ("s3cret", "a", "b"):
+            if password != "s3cret":
+                self.refused("alice", password)
+            else:
+                self.login()
+        self.assertEqual(len(self.credentials._remembered), 2)
+        self.login()
+        self.assertEqual(len(self.world.passwords.asked), 4)
 
     def test_verified_once(self) -> None:
         self.world.passwords.wait = True
@@ -135,20 +201,57 @@ class CredentialsTest(SynchronousTestCase):
         self.world.passwords.waiting[0].callback(None)
         self.assertEqual([self.successResultOf(one) for one in both], [ALICE, ALICE])
 
-    def test_cancelled_with_the_last_that_waits(self) -> None:
+    def test_goes_on_when_its_clients_have_gone(self) -> None:
         self.world.passwords.wait = True
-        first, second = (
-            Deferred.fromCoroutine(self.credentials.user("alice", "s3cret", "192.0.2.1:1")) for _ in range(2)
-        )
-        first.cancel()
-        self.failureResultOf(first, CancelledError)
-        self.assertFalse(self.world.passwords.waiting[0].called)
-        second.cancel()
-        self.failureResultOf(second, CancelledError)
-        self.assertTrue(self.world.passwords.waiting[0].called)
-        self.assertEqual(self.world.clock.getDelayedCalls(), [])
-        self.world.passwords.wait = False
+        for _ in range(3):
+            waiting = Deferred.fromCoroutine(self.credentials.user("alice", "s3cret", "192.0.2.1:1"))
+            waiting.cancel()
+            self.failureResultOf(waiting, CancelledError)
+        (verifying,) = self.world.passwords.waiting
+        verifying.callback(None)
         self.assertEqual(self.login(), ALICE)
+        self.assertEqual(len(self.world.passwords.asked), 1)
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+
+    def test_stop(self) -> None:
+        self.world.passwords.wait = True
+        gone, there = (
+            Deferred.fromCoroutine(self.credentials.user("alice", password, "192.0.2.1:1")) for password in "ab"
+        )
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        self.credentials.stop()
+        self.assertEqual([waiting.called for waiting in self.world.passwords.waiting], [True, False])
+        self.world.passwords.waiting[1].callback(None)
+        self.failureResultOf(there, OpenemsError)
+        self.assertEqual(self.world.clock.getDelayedCalls(), [])
+
+    def test_right_password_after_wrong_ones_gets_in(self) -> None:
+        """A script with an old password runs until somebody corrects it: however long wrong attempts make a right one
+        wait, and although the script gives up earlier each time."""
+        clock, gate = self.world.clock, Gate(reactor=self.world.clock)
+
+        async def authenticate_with_password(username: str, password: str, remote: str) -> Authenticated:
+            async def verify() -> Authenticated:
+                await deferLater(clock, 0.1)
+                if password != "new":
+                    raise Wrong
+                return Authenticated(f"sub-{username}", username, "token")
+
+            return await gate.verified(Attempt(b"", username, password, remote), verify)
+
+        self.world.passwords.authenticate_with_password = authenticate_with_password  # type: ignore[method-assign]
+
+        def attempt(password: str, patience: int) -> User | None:
+            waiting = Deferred.fromCoroutine(self.credentials.user("alice", password, "192.0.2.1:1"))
+            got: list[Any] = []
+            waiting.addBoth(got.append)
+            clock.pump([1.0] * patience)
+            waiting.cancel()
+            return got[0] if isinstance(got[0], User) else None
+
+        self.assertEqual([attempt("old", 60) for _ in range(20)], [None] * 20)
+        self.assertEqual([attempt("new", 10) for _ in range(5)], [None, None, None, ALICE, ALICE])
 
     def test_ends(self) -> None:
         self.world.passwords.wait = True

@@ -34,8 +34,24 @@ class HttpTest(SynchronousTestCase):
             self.assertEqual((reply.status, reply.error[0]), (404, 1), path)
         for path in ("//jsonrpc", "///"):
             self.assertIn(self.world.ask(STATUS, path=path).status, (200, 404), path)
+        for path in ("http://ems.example.org/jsonrpc", "HTTPS://ems.example.org:8075/jsonrpc?x=1"):
+            self.assertEqual(self.world.ask(STATUS, path=path).status, 200, path)
+        self.assertEqual(self.world.ask(STATUS, path="http://ems.example.org").status, 404)
         for path in ("/%ff", "jsonrpc"):
             self.assertEqual(self.world.ask(STATUS, path=path).status, 400, path)
+
+    def test_headers(self) -> None:
+        """T013, T017: names in any letter case; the host is not judged"""
+        for old, new in (
+            (b"Authorization", b"authorization"),
+            (b"Authorization", b"aUTHORIZATION"),
+            (b"Host: ems.example.org", b"Host: ems.example.org:443"),
+            (b"Host: ems.example.org", b"Host: [2001:db8::1]:8081"),
+            (b"Host: ems.example.org", b"Host: a b@[:"),
+            (b"Host: ems.example.org", b"X: y"),
+        ):
+            self.world.connection.send(request(STATUS).replace(old, new))
+            self.assertEqual(self.world.connection.reply().status, 200, new)
 
     def test_methods(self) -> None:
         for method in ("GET", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"):
@@ -63,9 +79,21 @@ class HttpTest(SynchronousTestCase):
 
     def test_too_long(self) -> None:
         reply = self.world.ask(b"x" * 10_001)
-        self.assertEqual((reply.status, reply.headers["connection"]), (413, "close"))
+        self.assertEqual(reply.status, 413)
         self.assertIn("10000 bytes", reply.error[1])
         self.assertEqual(self.world.rest.site.buffered, 0)
+        # All of it was taken, so the connection is good for more, and nothing says otherwise.
+        self.assertNotIn("connection", reply.headers)
+        self.assertEqual(self.world.ask(STATUS).status, 200)
+
+    def test_who_asks_before_he_sends(self) -> None:
+        self.world.connection.send(request(headers={"Content-Length": "1000000", "Expect": "100-continue"}))
+        reply = self.world.connection.reply()
+        self.assertEqual((reply.status, reply.headers["connection"]), (413, "close"))
+        self.assertTrue(self.world.connection.transport.disconnecting)
+        other = Connection(self.world.rest)
+        other.send(request(STATUS, headers={"Expect": "100-continue"}))
+        self.assertEqual([reply.status for reply in other.replies()], [100, 200])
 
     def test_too_long_without_a_length(self) -> None:
         chunked = request(headers={"Transfer-Encoding": "chunked"}).replace(b"Content-Length: 0\r\n", b"")
@@ -94,6 +122,16 @@ class HttpTest(SynchronousTestCase):
                 world.connection.send(b"x")
             self.assertEqual(world.connection.reply().status, 408)
             self.assertTrue(world.connection.transport.disconnecting)
+
+    def test_half_a_request(self) -> None:
+        """T091: a body that ends early"""
+        for begin in (request(headers={"Content-Length": "100"}) + b"{", b"POST /jsonrpc HT"):
+            connection = Connection(self.world.rest)
+            connection.send(begin)
+            self.world.clock.advance(site.IDLE)
+            self.assertEqual((reply := connection.reply()).status, 408)
+            self.assertIn("Half a request", reply.error[1])
+            self.assertTrue(connection.transport.disconnecting)
 
     def test_next_request_has_its_own_time(self) -> None:
         for _ in range(5):
@@ -184,6 +222,9 @@ class HttpTest(SynchronousTestCase):
             (b'{"method":5,"params":{}}', "is not a String member"),
             (b'{"method":"x","params":{},"timeout":"5"}', "JSON [timeout:{"),
             (b'{"method":"x","params":{},"timeout":4294967296}', "JSON [timeout:{"),
+            (b'{"method":"x","params":{},"timeout":%b}' % (b"9" * 5000), "failed to parse"),
+            (b'{"method":"x","params":{},"id":%b}' % (b"9" * 5000), "failed to parse"),
+            (b'{"method":%b,"params":{}}' % (b"9" * 5000), "failed to parse"),
             (b'{"method":"edgeRpc","params":{"edgeId":"edge4","payload":5}}', "[payload]"),
             (b'{"method":"edgeRpc","params":{"edgeId":"edge4","payload":{}}}', "is not a String member"),
         ):
@@ -197,6 +238,9 @@ class HttpTest(SynchronousTestCase):
             b"garbage\r\n\r\n",
             b"POST /jsonrpc HTTP/1.1\r\nContent-Length: x\r\n\r\n",
             b"\x16\x03\x01\x02\r\n",
+            b"POST /jsonrpc HTTP/1.1\r\nX: " + b"x" * 20_000,
+            b"POST /" + b"x" * 20_000 + b" HTTP/1.1\r\n",
+            b"POST /jsonrpc HTTP/1.1\r\n" + b"X: x\r\n" * 1000,
         ):
             connection = Connection(self.world.rest)
             connection.send(garbage)

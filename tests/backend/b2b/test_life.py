@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.b2b import rest as module
 from openems.common import errors
-from openems.common.errors import OpenemsError
+from openems.common.errors import OpenemsError, generic
 from tests.backend.b2b.http import Connection, RestWorld, request
 from tests.backend.b2b.world import SlowHandler, basic
 
@@ -46,6 +48,34 @@ class LifeTest(SynchronousTestCase):
             self.world.clock.advance(0.2)
             self.assertEqual(self.world.connection.reply().status, 504)
 
+    def test_longest_timeout(self) -> None:
+        self.world.send({**STATUS, "timeout": 2**31 - 1})
+        self.world.clock.advance(module.MAX_TIMEOUT - 1)
+        self.assertEqual(self.world.connection.replies(), [])
+        self.world.clock.advance(1)
+        self.assertEqual(self.world.connection.reply().error[1], "Timeout after [3600 s]")
+
+    def test_ends_before_what_it_waits_for(self) -> None:
+        """The edge has the same time for its answer: what comes is 504 all the same, however slow the machine."""
+        clock = self.world.clock
+
+        class Handler:
+            async def handle_request(self, context: str, user: Any, request: Any) -> Any:
+                clock.rightNow += 0.01
+                answer: Deferred[Any] = Deferred()
+                deadline = clock.callLater(request.timeout, answer.errback, generic("No answer"))
+                clock.rightNow += 0.5
+                try:
+                    return await answer
+                finally:
+                    if deadline.active():
+                        deadline.cancel()
+
+        self.world.rest._handler = Handler()
+        self.world.send({**STATUS, "timeout": 3})
+        clock.advance(3)
+        self.assertEqual(self.world.connection.reply().status, 504)
+
     def test_time_of_the_login_counts(self) -> None:
         self.world.passwords.wait = True
         self.world.send({**STATUS, "timeout": 10})
@@ -66,7 +96,8 @@ class LifeTest(SynchronousTestCase):
         self.world.passwords.wait = True
         self.world.send(STATUS)
         self.world.connection.lose()
-        self.assertTrue(self.world.passwords.waiting[0].called)
+        self.assertEqual(self.world.rest.running, 0)
+        self.world.passwords.waiting[0].callback(None)
         self.assertEqual(self.handler.requests, [])
 
     def test_failures(self) -> None:
@@ -120,6 +151,22 @@ class LifeTest(SynchronousTestCase):
         self.world.send(STATUS)
         self.assertEqual(len(self.handler.waiting), 3)
 
+    def test_logins_keep_nobody_out(self) -> None:
+        """However many strangers wait for the end of theirs, who is known is served."""
+        self.world.send(STATUS)
+        self.handler.waiting[0].callback({})
+        self.world.connection.replies()
+        self.patch(module, "MAX_RUNNING", 2)
+        self.world.passwords.wait = True
+        strangers = [Connection(self.world.rest, f"192.0.2.{n}") for n in range(3)]
+        for stranger in strangers:
+            stranger.send(request(STATUS, auth=basic("alice", "guess")))
+        self.world.send(STATUS)
+        self.handler.waiting[1].callback({})
+        self.assertEqual(self.world.connection.reply().status, 200)
+        for stranger in strangers:
+            self.assertEqual(stranger.replies(), [])
+
     def test_request_limit(self) -> None:
         world = RestWorld(request_limit=5)
         statuses = [world.ask(STATUS).status for _ in range(10)]
@@ -161,6 +208,17 @@ class LifeTest(SynchronousTestCase):
         self.world.clock.advance(0)
         self.successResultOf(stopped)
         self.assertFalse(idle.transport.aborted)
+
+    def test_stop_at_the_login(self) -> None:
+        self.world.passwords.wait = True
+        self.world.send(STATUS)
+        Deferred.fromCoroutine(self.world.rest.stop())
+        reply = self.world.connection.reply()
+        self.assertEqual((reply.status, reply.error[0]), (503, 1006))
+        self.world.connection.lose()
+        for _ in range(2):
+            self.world.clock.advance(module.FLUSH_STEP)
+        self.assertEqual([c for c in self.world.clock.getDelayedCalls() if c.active()], [])
 
     def test_stop_does_not_wait_for_a_reader(self) -> None:
         stopped = Deferred.fromCoroutine(self.world.rest.stop())

@@ -67,6 +67,8 @@ class OpenApiTest(SynchronousTestCase):
         self.assertEqual(parser.links, ["openapi.json"])
         self.assertNotIn("script", parser.tags)
         self.assertIn("<1.0>", parser.text)
+        self.assertIn("timeout: Seconds, at most 3600", parser.text)
+        self.assertIn("payload.jsonrpcany, optional", parser.text)
         for word in ("getEdgesStatus", "schedule[].activePowerSetPoint", "payload.method", "GET /live"):
             self.assertIn(word, parser.text)
 

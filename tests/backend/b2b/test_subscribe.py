@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
-from openems.backend.b2b import websocket
+from openems.backend.b2b import session, websocket
 from openems.backend.events import EdgesChanged
-from openems.backend.rounds import ROUND, TICK
+from openems.backend.rounds import ROUND
 from openems.common.errors import OpenemsError
 from openems.common.role import Role
+from openems.testing.services import now_of
 from tests.backend.b2b.sockets import WebsocketWorld, ask, subscribe, values
 
 ID = "3c6c1b64-0a51-4f7c-9a44-6f4f2d0c1a11"
@@ -54,6 +56,17 @@ class SubscribeTest(SynchronousTestCase):
         self.world.clock.advance(0)
         self.assertEqual(len(values(self.connection)), 1)
 
+    def test_the_same_again(self) -> None:
+        """b2b.md 3.5: the first run of a subscription is at once"""
+        other = self.world.connect()
+        subscribe(other, 1, ["edge4"], SOC)
+        for count in (1, 2, 3):
+            self.subscribe(count, ["edge4"])
+            self.world.clock.advance(0)
+            self.assertEqual(len(values(self.connection)), 1, count)
+        self.world.seconds(2.1)
+        self.assertEqual((len(values(self.connection)), len(values(other))), (1, 2))
+
     def test_errors(self) -> None:
         for params, code, data in (
             ({"ids": [], "channels": []}, 5001, ["count", '{"ids":[],"channels":[]}']),
@@ -81,6 +94,11 @@ class SubscribeTest(SynchronousTestCase):
         message = subscribe(connection, 1, ["edge4", "edge7"], ["a/b", "a/c"])[1]
         self.assertIn("2 edges with 2 channels, at most 3 values", message)
         self.assertEqual(subscribe(connection, 1, ["edge4", "edge4"], ["a/b", "a/c", "a/b"]), {})
+
+    def test_too_many_edges(self) -> None:
+        self.patch(session, "MAX_EDGES", 1)
+        self.assertIn("and 1 edges", self.subscribe(1, ["edge4", "edge7"])[1])
+        self.assertEqual(self.subscribe(1, ["edge4"]), {})
 
     def test_too_many_values_of_a_user(self) -> None:
         self.patch(websocket, "MAX_VALUES_OF_USER", 3)
@@ -113,9 +131,8 @@ class RoleTest(SynchronousTestCase):
     """b2b.md 7, 16"""
 
     def setUp(self) -> None:
-        self.world = WebsocketWorld()
-        self.world.server._tick_loop.start(TICK, now=False)
-        self.world.server._unsubscribe = self.world.events.subscribe(EdgesChanged, self.world.server._edges_changed)
+        self.world = WebsocketWorld(MemoryReactorClock())
+        now_of(self.world.server.start(0))
         self.connection = self.world.connect()
         subscribe(self.connection, 1, ["edge4", "edge7"], SOC)
         self.world.clock.advance(0)
@@ -130,6 +147,7 @@ class RoleTest(SynchronousTestCase):
         self.assertEqual(sorted(values(self.connection)[-1]), ["edge4", "edge7"])
 
     def test_with_a_change_of_edges_at_once(self) -> None:
+        self.world.seconds(1.1)  # a round is over, the next one is far
         self.world.metadata.roles.clear()
         self.world.events.publish(EdgesChanged())
         self.world.seconds(1.1)
@@ -156,8 +174,8 @@ class RoleTest(SynchronousTestCase):
         async def still_valid() -> bool:
             return valid
 
-        (session,) = self.world.server.sessions.values()
-        session._still_valid = still_valid
+        (one,) = self.world.server.sessions.values()
+        one._still_valid = still_valid
         for answer in (True, False):
             valid = answer
             self.assertIsNone(self.connection.close_code)
@@ -181,6 +199,7 @@ class RoleTest(SynchronousTestCase):
         self.assertEqual(self.connection.close_code, 1000)
 
     def test_debug(self) -> None:
-        self.assertIn("NOT STARTED", self.world.server.debug_log() or "")
+        self.assertIn("Connections: 1, Active: 0", self.world.server.debug_log() or "")
         server = WebsocketWorld(number=1).server
+        self.assertIn("NOT STARTED", server.debug_log() or "")
         self.assertIn("b2bwebsocket1/Connections", server.debug_metrics())

@@ -6,6 +6,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from openems.backend.b2b import credentials
 from openems.backend.b2b import session as module
 from openems.backend.b2b.session import Session
 from openems.backend.interfaces import IDebugLoggable, IEndpoint
@@ -89,6 +90,21 @@ class AuthenticationTest(SynchronousTestCase):
         self.world.passwords.waiting[0].callback(None)
         self.assertEqual(len(connection.take()), 2)
 
+    def test_early_requests_are_small(self) -> None:
+        world = WebsocketWorld(max_message_size=10_000)
+        world.passwords.wait = True
+        connection = world.connect()
+        for id_, size in ((ID, 9_000), (INNER, 2_000)):
+            connection.receive({"id": id_, "method": "x" * size, "params": {}})
+        self.assertEqual([(m["id"], m["error"]["code"]) for m in connection.take()], [(INNER, 4005)])
+        world.passwords.waiting[0].callback(None)
+        connection.take()
+        world.server.handler = SlowHandler()
+        for id_ in (ID, INNER):
+            connection.receive({"id": id_, "method": "x" * 9_000, "params": {}})
+        self.assertEqual(connection.sent, [])
+        connection.lose()
+
     def test_nobody_can_tell(self) -> None:
         self.world.metadata.initialized = False
         connection = self.world.connect()
@@ -97,7 +113,7 @@ class AuthenticationTest(SynchronousTestCase):
         self.world.metadata.initialized = True
         self.world.passwords.wait = True
         connection = self.world.connect()
-        self.world.clock.advance(30)
+        self.world.clock.advance(credentials.TIMEOUT)
         self.assertEqual(connection.close_code, 1013)
 
     def test_login_that_fails_unforeseen(self) -> None:
@@ -114,8 +130,8 @@ class AuthenticationTest(SynchronousTestCase):
         self.world.passwords.wait = True
         connection = self.world.connect()
         connection.lose()
-        self.assertTrue(self.world.passwords.waiting[0].called)
         self.assertEqual(self.world.server.sessions, {})
+        self.world.passwords.waiting[0].callback(None)
         self.assertEqual(self.world.clock.getDelayedCalls(), [])
 
     def test_too_many(self) -> None:
@@ -125,6 +141,28 @@ class AuthenticationTest(SynchronousTestCase):
         self.assertEqual((second.close_code, second.close_reason), (1013, "Too many connections"))
         first.lose()
         self.assertIsNone(world.connect().close_code)
+
+    def test_strangers_make_room(self) -> None:
+        world = WebsocketWorld(max_connections=3)
+        known = world.connect()
+        world.passwords.wait = True
+        oldest, other = (world.connect(basic("alice", "guess")) for _ in range(2))
+        self.assertIsNone(world.connect().close_code)
+        self.assertEqual((oldest.close_code, oldest.close_reason), (1013, "Too many connections"))
+        self.assertEqual((known.close_code, other.close_code), (None, None))
+        self.assertEqual((len(world.server.sessions), world.server.refused), (3, 1))
+
+    def test_login_that_ends_after_making_room(self) -> None:
+        """The client's own Close frame may take a while."""
+        world = WebsocketWorld(max_connections=1)
+        world.passwords.wait = True
+        slow = world.connect()
+        self.patch(slow._wire, "close", lambda code, reason: None)
+        world.connect(basic("alice", "guess"))
+        session = slow._endpoint
+        self.assertEqual(len(world.server.sessions), 1)
+        world.passwords.waiting[0].callback(None)
+        self.assertIsNone(session.user)
 
     def test_name(self) -> None:
         """b2b.md 8, WsData"""

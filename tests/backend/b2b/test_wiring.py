@@ -184,6 +184,19 @@ class WiringTest(TestCase):
                 data += _some(connection)
         self.assertEqual(data.count(id_.encode()), 1)
 
+    async def test_stop(self) -> None:
+        """b2b.md 3.6"""
+        backend = await self._with_websocket()
+        port = backend.ports["backend2backend.websocket"]
+        connection = await deferToThread(socket.create_connection, ("127.0.0.1", port), 20)
+        self.addCleanup(connection.close)
+        await deferToThread(connection.sendall, _handshake())
+        self.assertIn(b" 101 ", await deferToThread(_some, connection))
+        stopped = Deferred.fromCoroutine(backend.stop())
+        self.assertEqual(await deferToThread(_some, connection), b"\x88\x02" + (1001).to_bytes(2, "big"))
+        connection.close()
+        await stopped
+
     async def test_reader_who_does_not_read(self) -> None:
         """b2b.md 7, 17: others get theirs, he is skipped, nothing piles up"""
         self.patch(subscriptions, "PERIOD", 0.02)
