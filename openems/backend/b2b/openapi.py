@@ -1,13 +1,8 @@
-"""The OpenAPI document of the REST server and its page, made of :mod:`openems.backend.b2b.methods`. Pure.
-
-The page is plain HTML made here: no script, nothing loaded from anywhere.
-"""
+"""The OpenAPI document of the REST server, made of :mod:`openems.backend.b2b.methods`. Pure."""
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from html import escape
 from typing import Any
 
 import msgspec
@@ -69,11 +64,14 @@ def document(version: str) -> dict[str, Any]:
             "version": version,
             "description": "JSON-RPC over HTTP for other systems. `jsonrpc` and `id` may be left out.",
         },
+        # Where this document is: a proxy may add a path before.
+        "servers": [{"url": "."}],
         "paths": {
             "/jsonrpc": {
                 "post": {
                     "operationId": "jsonrpc",
                     "summary": "One JSON-RPC request",
+                    "description": "\n".join(f"- `{m.name}`: {m.summary} Role: {m.role}." for m in METHODS),
                     "security": [{"basic": []}],
                     "requestBody": {
                         "required": True,
@@ -174,84 +172,3 @@ def _request_name(method: Method) -> str:
 
 def _reply_name(method: Method) -> str:
     return f"{method.name[0].upper()}{method.name[1:]}Reply"
-
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#222}"
-    "pre{background:#f4f4f4;padding:.8rem;overflow:auto}code{font-family:ui-monospace,monospace;font-size:.9em}"
-    "table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3rem .6rem;text-align:left;vertical-align:top}"
-)
-#: Nothing but the page's own style.
-CONTENT_SECURITY_POLICY = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-
-
-@cache
-def page(version: str) -> bytes:
-    """The document for a reader, as HTML."""
-    made = document(version)
-    members = made["components"]["schemas"][_request_name(METHODS[0])]["properties"]
-    parts = [
-        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(made['info']['title'])}</title>"
-        f"<style>{_STYLE}</style></head><body><h1>{escape(made['info']['title'])}</h1>"
-        f"<p>{_text(made['info']['description'])} Version {escape(version)}. As a document: "
-        "<a href=openapi.json>openapi.json</a>.</p><h2>POST /jsonrpc</h2>"
-        "<p>Header <code>Authorization: Basic</code> with name and password of a user. Beside <code>method</code> and "
-        "<code>params</code> a request may have an <code>id</code>, a UUID that the reply carries, and a "
-        f"<code>timeout</code>: {_text(members['timeout']['description'])}</p>"
-    ]
-    for method in METHODS:
-        schema = made["components"]["schemas"][_request_name(method)]["properties"]["params"]
-        parts.append(
-            f"<h3><code>{method.name}</code></h3><p>{_text(method.summary)} Role: {escape(method.role)}.</p>"
-            f"<table><tr><th>Member of <code>params</code><th>Type<th>Meaning{_rows(schema, made, '')}</table>"
-            f"<pre><code>{_pretty(_request(method))}</code></pre><p>Reply:</p>"
-            f"<pre><code>{_pretty(_reply(method))}</code></pre>"
-        )
-    parts.append("<h2>Errors</h2><table><tr><th>Status<th>Meaning")
-    parts += [f"<tr><td>{status}<td>{_text(text)}" for status, text in _ERRORS.items()]
-    parts.append("</table><p>Each has the form</p>")
-    error = {"code": 3000, "message": "Edge [edge0] is not connected", "data": ["edge0"]}
-    parts.append(f"<pre><code>{_pretty({'jsonrpc': '2.0', 'id': _UUID, 'error': error})}</code></pre>")
-    parts.append("<h2>Others</h2><table>")
-    for path, item in made["paths"].items():
-        if "get" in item:
-            parts.append(f"<tr><td><code>GET {escape(path)}</code><td>{escape(item['get']['summary'])}")
-    parts.append("</table></body></html>")
-    return "".join(parts).encode()
-
-
-def _rows(schema: dict[str, Any], made: dict[str, Any], prefix: str) -> str:
-    schema = _resolved(schema, made)
-    if schema.get("type") == "array":
-        return _rows(schema["items"], made, f"{prefix}[].")
-    rows = ""
-    for name, member in schema.get("properties", {}).items():
-        resolved = _resolved(member, made)
-        items = _resolved(resolved.get("items", {}), made)
-        kind = resolved.get("type", "any")
-        if kind == "array":
-            kind = f"array of {items.get('type', 'any')}"
-        meaning = resolved.get("description") or items.get("description") or ""
-        needed = "" if name in schema.get("required", ()) else ", optional"
-        rows += f"<tr><td><code>{escape(prefix + name)}</code><td>{escape(str(kind))}{needed}<td>{_text(meaning)}"
-        below = f"{prefix}{name}"
-        if items.get("type") == "object":
-            rows += _rows(items, made, f"{below}[].")
-        elif resolved.get("properties"):
-            rows += _rows(resolved, made, f"{below}.")
-    return rows
-
-
-def _resolved(schema: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
-    name = schema.get("$ref", "").rpartition("/")[2]
-    return made["components"]["schemas"][name] if name else schema
-
-
-def _pretty(value: Any) -> str:
-    return escape(json.dumps(value, indent=2), quote=False)
-
-
-def _text(text: str) -> str:
-    """Escaped, with the words between back-ticks as code."""
-    parts = escape(text).split("`")
-    return "".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts))

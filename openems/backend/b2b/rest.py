@@ -25,11 +25,11 @@ from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import RequestRedirect
 from zope.interface import implementer
 
-from openems.backend.b2b import envelope, openapi
+from openems.backend.b2b import envelope, openapi, page
 from openems.backend.b2b.credentials import Credentials, rest_credentials
 from openems.backend.b2b.deadline import within
 from openems.backend.b2b.methods import label
@@ -107,7 +107,6 @@ class Backend2BackendRest:
         self._handler: Any = handler
         self._credentials = credentials
         self._reactor = reactor
-        self._version = version
         self.observe = observe
         #: Told the method, as ``observe``, and one of openems.common.errors.OUTCOMES.
         self.observe_result: Callable[[str, str], None] | None = None
@@ -179,11 +178,20 @@ class Backend2BackendRest:
 
     @_route("/docs", "GET")
     def get_docs(self, request: RestRequest) -> bytes:
-        body = openapi.page(self._version)
-        request.setHeader(b"content-type", b"text/html; charset=utf-8")
-        request.setHeader(b"content-security-policy", openapi.CONTENT_SECURITY_POLICY)
-        request.setHeader(b"content-length", b"%d" % len(body))
-        return body
+        request.setHeader(b"content-security-policy", page.CONTENT_SECURITY_POLICY)
+        return _text(request, b"text/html; charset=utf-8", page.PAGE)
+
+    @_route("/docs/start.js", "GET")
+    def get_start(self, request: RestRequest) -> bytes:
+        return _text(request, b"text/javascript", page.START)
+
+    @_route("/docs/<name>", "GET")
+    def get_docs_file(self, request: RestRequest, name: str) -> bytes:
+        file = page.file(name)
+        if file is None:
+            raise NotFound
+        request.setHeader(b"cache-control", b"max-age=3600")
+        return _text(request, *file)
 
     @_failing(HTTPException)
     def no_such(self, request: RestRequest, failure: Any) -> bytes:
@@ -345,7 +353,11 @@ class Backend2BackendRest:
 
 
 def _json(request: RestRequest, body: bytes) -> bytes:
-    request.setHeader(b"content-type", b"application/json")
+    return _text(request, b"application/json", body)
+
+
+def _text(request: RestRequest, kind: bytes, body: bytes) -> bytes:
+    request.setHeader(b"content-type", kind)
     request.setHeader(b"content-length", b"%d" % len(body))
     return body
 

@@ -1,30 +1,13 @@
 from __future__ import annotations
 
 import json
-from html.parser import HTMLParser
-from typing import Any
 
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from openems.backend.b2b.methods import METHODS, label
-from openems.backend.b2b.openapi import document, page
+from openems.backend.b2b.openapi import document
 from tests.backend.b2b.http import RestWorld
-
-
-class _Page(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attributes: Any) -> None:
-        self.tags.append(tag)
-        self.links += [value for name, value in attributes if name in ("href", "src", "action")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 class OpenApiTest(SynchronousTestCase):
@@ -60,17 +43,6 @@ class OpenApiTest(SynchronousTestCase):
         self.assertEqual(
             sorted(responses), ["200", "400", "401", "403", "408", "413", "415", "429", "500", "503", "504"]
         )
-
-    def test_page(self) -> None:
-        parser = _Page()
-        parser.feed(page("<1.0>").decode())
-        self.assertEqual(parser.links, ["openapi.json"])
-        self.assertNotIn("script", parser.tags)
-        self.assertIn("<1.0>", parser.text)
-        self.assertIn("timeout: Seconds, at most 3600", parser.text)
-        self.assertIn("payload.jsonrpcany, optional", parser.text)
-        for word in ("getEdgesStatus", "schedule[].activePowerSetPoint", "payload.method", "GET /live"):
-            self.assertIn(word, parser.text)
 
     def test_labels(self) -> None:
         self.assertEqual(label("edgeRpc"), "edgeRpc")
