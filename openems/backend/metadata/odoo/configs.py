@@ -50,6 +50,7 @@ class OdooConfigs:
 
     def __init__(self, pool: Pool, *, reactor: Any, now: Callable[[], int]) -> None:
         self.dropped = 0
+        self.problem: str | None = None
         self._pool = pool
         self._reactor = reactor
         self._now = now
@@ -143,17 +144,22 @@ class OdooConfigs:
     async def _until_done(self, edge_id: str, work: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
-                return await work()
+                result = await work()
+                self.problem = None
+                return result
             except Unavailable:
-                if self._stopping:
-                    self._drop()
+                pass
             except (psycopg2.Error, ValueError) as e:
-                self._log.warn(
-                    "Edge [{edge_id}]: Odoo's database refuses the configuration: {kind}",
-                    edge_id=edge_id,
-                    kind=type(e).__name__,
-                )
-                raise generic("The configuration could not be stored") from None
+                if statements.is_refused(e):
+                    self._log.warn(
+                        "Edge [{edge_id}]: Odoo's database refuses the configuration: {kind}",
+                        edge_id=edge_id,
+                        kind=type(e).__name__,
+                    )
+                    raise generic("The configuration could not be stored") from None
+                self.problem = _complain(self._log, self.problem, "configurations", e)
+            if self._stopping:
+                self._drop()
             pause: Deferred[None] = deferLater(self._reactor, RETRY)
             self._pauses.add(pause)
             try:
@@ -246,6 +252,7 @@ class SystemLog:
     def __init__(self, pool: Pool, *, reactor: Any, now: Callable[[], int]) -> None:
         self.written = 0
         self.dropped = 0
+        self.problem: str | None = None
         self._pool = pool
         self._reactor = reactor
         self._now = now
@@ -278,7 +285,14 @@ class SystemLog:
             entry = self._entries[0]
             try:
                 await self._pool.execute(statements.LOG, entry, timeout=STORE_SECONDS)
-            except Unavailable:
+            except (Unavailable, psycopg2.Error, ValueError) as e:
+                if not isinstance(e, Unavailable):
+                    if statements.is_refused(e):
+                        self.dropped += 1
+                        self._log.error("entry of the system log refused: {kind}", kind=type(e).__name__)
+                        self._entries.popleft()
+                        continue
+                    self.problem = _complain(self._log, self.problem, "the system log", e)
                 if self._stopping:
                     return
                 self._pause = deferLater(self._reactor, RETRY)
@@ -287,13 +301,10 @@ class SystemLog:
                 except CancelledError:
                     if not self._stopping:
                         raise
-                continue
-            except (psycopg2.Error, ValueError) as e:
-                self.dropped += 1
-                self._log.error("entry of the system log refused: {kind}", kind=type(e).__name__)
             else:
+                self.problem = None
                 self.written += 1
-            self._entries.popleft()
+                self._entries.popleft()
 
     async def stop(self) -> None:
         self._stopping = True
@@ -306,6 +317,14 @@ class SystemLog:
             await done
         if self._entries:
             self._log.error("{count} entries of the system log could not be written", count=len(self._entries))
+
+
+def _complain(log: Logger, known: str | None, what: str, error: Exception) -> str:
+    """The problem in words; logged when it is another than the one that is known."""
+    problem = f"{what} cannot be written to Odoo's database: {statements.reason_of(error)}"
+    if problem != known:
+        log.warn("{problem}", problem=problem)
+    return problem
 
 
 def table(values: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from openems.backend.events import EventBus
+from openems.backend.events import EventBus, OnlineSet
 from openems.backend.metadata.odoo.statements import Row, row
 from openems.backend.models import Edge
 from openems.common.semver import SemanticVersion
@@ -84,29 +84,37 @@ class EdgeTable:
 
     def _take(self, found: dict[int, Row], gone: Iterable[int], changes: Changes) -> None:
         for odoo_id in gone:
-            old = self._rows.pop(odoo_id)
             changes.removed += 1
             changes.keys = True
-            if self._ids.get(old.name) == odoo_id:
-                del self._ids[old.name]
-                # While it is still known, so that every listener finds it.
-                self.edges[old.name].set_online(False)
-                del self.edges[old.name]
-        for odoo_id, entry in found.items():
+            self._leave(self._rows.pop(odoo_id))
+        changed = {odoo_id: entry for odoo_id, entry in found.items() if entry != self._rows.get(odoo_id)}
+        # First all old names: another edge of these may have one of them now.
+        were_online = set()
+        for odoo_id, entry in changed.items():
             before = self._rows.get(odoo_id)
-            if entry == before:
-                continue
-            self._rows[odoo_id] = entry
             if before is None or (before.apikey, before.name) != (entry.apikey, entry.name):
                 changes.keys = True
-            if before is not None and before.name != entry.name:
-                self._ids.pop(before.name, None)
-                renamed = self.edges.pop(before.name, None)
-                if renamed is not None:
-                    renamed.set_online(False)
+            if before is not None and before.name != entry.name and self._leave(before):
+                were_online.add(odoo_id)
+        for odoo_id, entry in changed.items():
+            self._rows[odoo_id] = entry
             self._edge(entry, changes)
-        if changes.keys or any(True for _ in found):
+            if odoo_id in were_online:
+                # What waits to be written is under its old name.
+                self._events.publish(OnlineSet(entry.name, False))
+        if changes.keys or changed:
             self._index()
+
+    def _leave(self, entry: Row) -> bool:
+        """It has that name no more. Whether it was online."""
+        if self._ids.get(entry.name) != entry.odoo_id:
+            return False  # another has taken it already
+        edge = self.edges[entry.name]
+        online = edge.online
+        # While it is still known, so that every listener finds it.
+        edge.set_online(False)
+        del self.edges[entry.name], self._ids[entry.name]
+        return online
 
     def _edge(self, entry: Row, changes: Changes) -> None:
         """The same object as long as there is an edge of that name: its online state and its listeners survive. What

@@ -152,7 +152,7 @@ class EdgeReader:
         try:
             await self._read_all(None)
         except (Unavailable, psycopg2.Error) as e:
-            raise OdooUnavailable(f"edges cannot be read: {_reason(e)}") from None
+            raise OdooUnavailable(f"edges cannot be read: {statements.reason_of(e)}") from None
         finally:
             self._lock.release()
 
@@ -163,7 +163,7 @@ class EdgeReader:
         try:
             self._last = began = self._reactor.seconds()
             if self._first and self._mark_offline:
-                await self._pool.execute(statements.MARK_OFFLINE, timeout=READ_SECONDS)
+                await self._mark_all_offline()
             # First the fingerprint, then the edges: a change in between is found the next time.
             rows = await self._pool.query(statements.FINGERPRINT, timeout=READ_SECONDS)
             if self._first or rows[0] != self._fingerprint:
@@ -178,7 +178,7 @@ class EdgeReader:
             self.problem = None
             self.job.succeeded(self._reactor.seconds() - began, self._now())
         except (Unavailable, psycopg2.Error) as e:
-            reason = f"edges cannot be read from Odoo's database: {_reason(e)}"
+            reason = f"edges cannot be read from Odoo's database: {statements.reason_of(e)}"
             if reason != self.problem:
                 self._log.warn("{reason}", reason=reason)
             self.problem = reason
@@ -188,6 +188,13 @@ class EdgeReader:
         finally:
             self._lock.release()
             self._again(pause)
+
+    async def _mark_all_offline(self) -> None:
+        try:
+            await self._pool.execute(statements.MARK_OFFLINE, timeout=READ_SECONDS)
+        except psycopg2.Error as e:
+            # Edges can be read and connect all the same.
+            self._log.warn("Unable to mark Edges offline. {reason}", reason=statements.reason_of(e))
 
     async def _read_all(self, fingerprint: tuple[Any, ...] | None) -> None:
         rows = await self._pool.query(statements.EDGES, timeout=READ_SECONDS)
@@ -217,7 +224,3 @@ class EdgeReader:
                 self._problems.add(problem)
                 self._log.warn("Unable to read Edge: {problem}", problem=problem)
         self._changed(changes, first)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

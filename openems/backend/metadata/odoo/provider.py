@@ -132,7 +132,6 @@ class OdooMetadata:
             reactor=reactor,
             now=now,
         )
-        self.users.notified = lambda: self.reader.notified
         self.writer = StatusWriter(
             lambda sql, parameters: self.pool.execute(sql, parameters, timeout=STATEMENT_SECONDS),
             events,
@@ -258,6 +257,7 @@ class OdooMetadata:
         problems = [self.reader.problem] if self.reader.problem else []
         if self.pool.down is not None and not problems:
             problems.append(f"Odoo's database: {self.pool.down}")
+        problems += [part.problem for part in (self.writer, self.configs, self.system_log) if part.problem]
         if self.rpc.down is not None:
             problems.append(f"Odoo: {self.rpc.down}")
         return problems

@@ -18,6 +18,8 @@ from openems.common.errors import OpenemsError, short
 
 #: Odoo refuses every login from our address for a while after some failed ones; its text says so.
 COOL_DOWN = "Too many login failures"
+#: The code of an XML-RPC fault for a wrong user or password.
+ACCESS_DENIED = 3
 #: Its answer when the work was done and only the result could not be sent.
 MARSHAL = "cannot marshal None unless allow_none is enabled"
 UNAVAILABLE = "Odoo is not available at the moment"
@@ -70,7 +72,12 @@ class Fault(OdooError):
 
     def __init__(self, prefix: str, code: Any, text: str) -> None:
         super().__init__(f"{prefix}: {last_line(text)} [{code}]")
+        self.fault_code = code
         self.text = text
+
+
+class NoReply(OdooError):
+    """Something else than Odoo answered."""
 
 
 class _Error(msgspec.Struct):
@@ -101,7 +108,8 @@ def result_of(reply: dict[str, Any], route: str) -> Any:
         raise Refused()
     if name.endswith("OpenemsException"):
         raise Said(short(message, MAX_TEXT))
-    if name.startswith("psycopg2."):
+    # The second one: all of Odoo's own sessions there are in use.
+    if name.startswith(("psycopg2.", "odoo.sql_db.")):
         raise OdooUnavailable(f"Odoo has no database: {last_line(message)}")
     raise OdooError(f"Odoo failed in {route}: {last_line(message) or name or error.message}")
 
@@ -150,15 +158,15 @@ def encode_call(parameters: tuple[Any, ...], method: str = "execute_kw") -> byte
 
 
 def decode_reply(body: bytes, prefix: str) -> Any:
-    """The value. Raises :class:`Fault`, or OdooError for what is no reply."""
+    """The value. Raises :class:`Fault`, or :class:`NoReply`."""
     try:
         values, _ = xmlrpc.client.loads(body)
     except xmlrpc.client.Fault as e:
         raise Fault(prefix, e.faultCode, str(e.faultString)) from None
-    except (ExpatError, xmlrpc.client.Error, ValueError, TypeError, KeyError, IndexError, LookupError):
-        raise OdooError(f"{prefix}: Odoo sent no XML-RPC reply") from None
+    except (ExpatError, xmlrpc.client.Error, ValueError, TypeError, LookupError, ArithmeticError):
+        raise NoReply(f"{prefix}: Odoo sent no XML-RPC reply") from None
     if len(values) != 1:
-        raise OdooError(f"{prefix}: Odoo sent no XML-RPC reply")
+        raise NoReply(f"{prefix}: Odoo sent no XML-RPC reply")
     return values[0]
 
 

@@ -4,7 +4,8 @@ Rules
 - One deadline covers a whole call: its turn, a new login where the session has ended, and the repetition.
 - One session of the administrator is shared. Who finds it ended logs in again, once, for all that wait.
 - A refused login of the administrator is not tried again at once: after some refusals Odoo refuses every login that
-  comes from this machine (odoo-keycloak-verified.md 1.3).
+  comes from this machine (odoo-keycloak-verified.md 1.3). A call of XML-RPC is a login, too.
+- What is no answer of Odoo (a proxy's page, a redirect) is treated as none.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from openems.backend.metadata.odoo.once import Once, TooMany
 from openems.backend.metadata.odoo.replies import (
+    ACCESS_DENIED,
     COOL_DOWN,
     Fault,
+    NoReply,
     OdooError,
     OdooUnavailable,
     Refused,
@@ -53,13 +57,31 @@ COMMON = "/xmlrpc/2/common"
 
 
 class Session(msgspec.Struct, frozen=True):
-    """Of a user. ``info``: Odoo's ``session_info``, with the member ``openems`` where our addon is installed."""
+    """Of a user. ``info``: Odoo's ``session_info``, with the member ``openems`` where our addon is installed.
+    ``asked_at``: it is not newer, in the reactor's seconds."""
 
     id: str
     info: dict[str, Any]
+    asked_at: float
 
     def __repr__(self) -> str:
         return "Session(...)"
+
+
+class _Refusals:
+    """After each refused login a longer pause."""
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self._pause = FIRST_PAUSE
+
+    def refused(self, now: float) -> None:
+        self.until = now + self._pause
+        self._pause = min(LAST_PAUSE, self._pause * 2)
+
+    def accepted(self) -> None:
+        self.until = 0.0
+        self._pause = FIRST_PAUSE
 
 
 class OdooRpc:
@@ -92,8 +114,7 @@ class OdooRpc:
         self._reactor = reactor
         self._session: str | None = None
         self._admin_logins: Once[None, str] = Once()
-        self._pause = FIRST_PAUSE
-        self._not_before = 0.0
+        self._refused_web, self._refused_xml = _Refusals(), _Refusals()
         self._logged_at = -LOG_EVERY
         self._running: set[Deferred[Any]] = set()
 
@@ -117,13 +138,14 @@ class OdooRpc:
 
     async def session_info(self, session: str) -> Session:
         """Who a session belongs to. Raises :class:`Refused` where it belongs to nobody any more."""
+        asked_at = self._reactor.seconds()
         try:
             info = await self._within(self._web(SESSION_INFO, {}, session), WEB_SECONDS)
         except SessionExpired:
             raise Refused() from None
         if not isinstance(info, dict) or not info.get("uid"):
             raise Refused()
-        return Session(session, info)
+        return Session(session, info, asked_at)
 
     async def destroy(self, session: str) -> None:
         """A session that has ended already is no error."""
@@ -146,13 +168,14 @@ class OdooRpc:
             "method": "call",
             "params": {"db": self._database, "login": login, "password": password},
         }
+        asked_at = self._reactor.seconds()
         reply = await self._exchange("POST", AUTHENTICATE, json=body)
         info = self._result(reply, AUTHENTICATE)
         # A cookie comes with a refusal, too: only the reply counts. A user with a second factor has no uid yet.
         session = session_id(reply.set_cookies, info)
         if session is None or not isinstance(info, dict) or not info.get("uid"):
             raise Refused()
-        return Session(session, info)
+        return Session(session, info, asked_at)
 
     async def _web(self, route: str, params: dict[str, Any], session: str) -> Any:
         body = {"params": params} if route not in (DESTROY, SESSION_INFO) else {}
@@ -185,20 +208,18 @@ class OdooRpc:
             raise OdooUnavailable("too many calls wait for a login", sent=False) from None
 
     async def _admin_login(self) -> str:
-        if self._reactor.seconds() < self._not_before:
+        if self._reactor.seconds() < self._refused_web.until:
             raise OdooUnavailable(f"Odoo refused login and password of {self._login}", sent=False)
         # Who began it may give up, so it has an end of its own.
         try:
             session = await self._limited(self._log_in(self._login, self._password), WEB_SECONDS)
         except Refused:
-            self._not_before = self._reactor.seconds() + self._pause
-            self._pause = min(LAST_PAUSE, self._pause * 2)
+            self._refused_web.refused(self._reactor.seconds())
             raise self._gone(f"Odoo refuses login and password of {self._login}", sent=False) from None
         except DeferredTimeout:
             raise self._gone("no answer to the login of the administrator") from None
         self.logins += 1
-        self._pause = FIRST_PAUSE
-        self._not_before = 0.0
+        self._refused_web.accepted()
         self._session = session.id
         return session.id
 
@@ -218,11 +239,18 @@ class OdooRpc:
 
         async def call() -> Any:
             uid = self._uid if self._uid != 1 else await self._admin_uid()
+            if self._reactor.seconds() < self._refused_xml.until:
+                raise OdooUnavailable(f"Odoo refused user {uid} and the password", sent=False)
             body = encode_call((self._database, uid, self._password, model, method, arguments, options))
-            reply = await self._exchange("POST", OBJECT, content=("text/xml; charset=utf-8", body))
-            if reply.status != 200:
-                raise self._gone(f"{OBJECT}: HTTP {reply.status}")
-            return decode_reply(reply.body, prefix)
+            try:
+                result = await self._xml(OBJECT, body, prefix)
+            except Fault as e:
+                if e.fault_code != ACCESS_DENIED:
+                    raise
+                self._refused_xml.refused(self._reactor.seconds())
+                raise self._gone(f"{OBJECT}: Odoo refuses user {uid} and the password", sent=False) from None
+            self._refused_xml.accepted()
+            return result
 
         return await self._within(call(), timeout)
 
@@ -231,11 +259,8 @@ class OdooRpc:
 
         async def call() -> None:
             body = encode_call((self._database, login, password, {}), "authenticate")
-            reply = await self._exchange("POST", COMMON, content=("text/xml; charset=utf-8", body))
-            if reply.status != 200:
-                raise self._gone(f"{COMMON}: HTTP {reply.status}")
             try:
-                uid = decode_reply(reply.body, "Unable to log in")
+                uid = await self._xml(COMMON, body, "Unable to log in")
             except Fault as e:
                 if COOL_DOWN in e.text:
                     raise OdooUnavailable("Odoo refuses all logins of this machine for a minute", sent=False) from None
@@ -244,6 +269,15 @@ class OdooRpc:
                 raise Refused()
 
         await self._within(call(), WEB_SECONDS)
+
+    async def _xml(self, route: str, body: bytes, prefix: str) -> Any:
+        reply = await self._exchange("POST", route, content=("text/xml; charset=utf-8", body))
+        if reply.status != 200:
+            raise self._gone(f"{route}: HTTP {reply.status}")
+        try:
+            return decode_reply(reply.body, prefix)
+        except NoReply:
+            raise self._gone(f"{route}: no XML-RPC") from None
 
     async def _admin_uid(self) -> int:
         info = await self._as_admin(lambda session: self._web(SESSION_INFO, {}, session))
@@ -289,7 +323,8 @@ class OdooRpc:
             if e.kind == "redirect":
                 raise _Redirected() from None
             raise self._gone(str(e), sent=e.sent) from None
-        if self.down is not None and self._reactor.seconds() >= self._not_before:
+        refused = self._reactor.seconds() < max(self._refused_web.until, self._refused_xml.until)
+        if self.down is not None and not refused:
             self._log.info("Odoo answers again")
             self.down = None
             self._logged_at = -LOG_EVERY
@@ -303,13 +338,16 @@ class OdooRpc:
         except CancelledError:
             raise
         except _Redirected:
-            raise OdooError("Odoo sends the request elsewhere") from None
+            raise self._gone("it sends requests elsewhere") from None
 
     async def _limited(self, work: Awaitable[T], timeout: float) -> T:
         async def run() -> T:
             return await work
 
-        running: Deferred[Any] = Deferred.fromCoroutine(run()).addTimeout(timeout, self._reactor)
+        # Whatever the cancelled request says of itself.
+        running: Deferred[Any] = Deferred.fromCoroutine(run()).addTimeout(
+            timeout, self._reactor, lambda _, __: Failure(DeferredTimeout())
+        )
         self._running.add(running)
         try:
             result: T = await running

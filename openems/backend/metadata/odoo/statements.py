@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+import psycopg2
 
 from openems.backend.metadata.odoo.times import milliseconds
 from openems.common.role import Level
@@ -90,6 +91,18 @@ def row(values: Sequence[Any]) -> Row:
         producttype or "",
         level(state),
     )
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether the values are what the database does not take: data, constraints, limits, or what the driver cannot
+    send. All else passes: a deadlock, a full disk, a standby that is read only, rights that somebody will grant."""
+    code = error.pgcode if isinstance(error, psycopg2.Error) else None
+    return code is None or code[:2] in ("22", "23", "54")
+
+
+def reason_of(error: Exception) -> str:
+    """One line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def level(text: Any) -> Level | None:

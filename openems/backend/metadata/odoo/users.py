@@ -38,9 +38,9 @@ from openems.common.role import Role
 INFO = "/openems_backend/info"
 #: Seconds in which an answer about a user is not asked for again, and after which it is while Odoo can be asked.
 FRESH = 5.0
-#: The age of roles at which they are renewed when somebody needs them, without and with notifications.
+#: The age of roles at which they are renewed when somebody needs them. Notifications tell of changed roles, but not of
+#: users who were archived or left a group.
 RENEW = 300.0
-RENEW_NOTIFIED = 3_600.0
 #: Somebody without a role asks for an edge: the role may be new, but this often is enough.
 MISS = 10.0
 #: How long a user is taken as he was while Odoo is away.
@@ -58,8 +58,6 @@ class Users:
     def __init__(self, rpc: OdooRpc, *, edge_name: Callable[[int], str | None], reactor: Any) -> None:
         #: None until it was tried: whether the addon answers about whom it is asked.
         self.addon_answers: bool | None = None
-        #: Whether changes of roles are notified.
-        self.notified: Callable[[], bool] = lambda: False
         self._rpc = rpc
         self._edge_name = edge_name
         self._reactor = reactor
@@ -70,6 +68,7 @@ class Users:
         self._addon_once: Once[None, None] = Once()
         self._asked_for: OrderedDict[str, float] = OrderedDict()
         self._groups: dict[str, int | None] = {}
+        self._roles_changed_at = float("-inf")
 
     def __len__(self) -> int:
         return len(self._users)
@@ -112,10 +111,10 @@ class Users:
             raise Refused()
         told = session.info.get("openems")
         if isinstance(told, dict):
-            known = parse_user(login, told, self._reactor.seconds())
+            known = parse_user(login, told, self._now())
             if known.odoo_id != session.info.get("uid"):
                 raise Refused()
-            return await self._completed(known)
+            return await self._completed(known, session.asked_at)
         known = await self.by_external_id(login)
         if known.odoo_id != session.info.get("uid"):
             # Never take one user's answer for another's.
@@ -127,11 +126,12 @@ class Users:
         if not external_id.strip():
             raise Refused()
         await self.try_addon()
+        asked_at = self._now()
         if not self.addon_answers:
-            return await self._completed(await self._read_user(external_id))
+            return await self._completed(await self._read_user(external_id), asked_at)
         answer = await self._rpc.call(INFO, {"external_uid": external_id})
         known = parse_user(external_id, answer.get("user") if isinstance(answer, dict) else None, self._now())
-        return await self._completed(known)
+        return await self._completed(known, asked_at)
 
     async def try_addon(self) -> None:
         """Whom would it answer about, asked about nobody? Once."""
@@ -175,7 +175,7 @@ class Users:
                 return parse_user(external_id, record, self._now())
         raise Refused()
 
-    async def _completed(self, known: Known) -> Known:
+    async def _completed(self, known: Known, asked_at: float) -> Known:
         if not known.complete:
             known.roles = await self._read_roles(known.odoo_id)
             if known.default is None:
@@ -184,7 +184,7 @@ class Users:
             multiple = known.user.has_multiple_edges or known.default is not None or len(known.roles) > 1
             global_role = Role.ADMIN if known.default is Role.ADMIN else known.user.global_role
             known.user = msgspec.structs.replace(known.user, has_multiple_edges=multiple, global_role=global_role)
-        self._keep(known)
+        self._keep(known, asked_at)
         return known
 
     async def _read_roles(self, odoo_id: int) -> dict[str, Role]:
@@ -227,11 +227,15 @@ class Users:
         now: float = self._reactor.seconds()
         return now
 
-    def _keep(self, known: Known) -> None:
+    def _keep(self, known: Known, asked_at: float) -> None:
         login = known.user.id
-        old = self._users.pop(login, None)
-        if old is not None:
-            self._ids.pop(old.odoo_id, None)
+        # The same user under the login he had, and another one who had this login.
+        for old in (self._users.pop(self._ids.get(known.odoo_id, login), None), self._users.pop(login, None)):
+            if old is not None:
+                self._ids.pop(old.odoo_id, None)
+        if asked_at <= self._roles_changed_at:
+            # The answer may be older than the change.
+            known.at = self._outdated()
         self._users[login] = known
         self._ids[known.odoo_id] = login
         if known.user.user_id != login:
@@ -248,15 +252,19 @@ class Users:
             self._ids.pop(known.odoo_id, None)
             self._logins.pop(known.user.user_id, None)
 
+    def _find(self, user: User) -> Known | None:
+        """His login may have changed in Odoo since he logged in."""
+        return self._users.get(self._logins.get(user.user_id, user.id))
+
     def changed(self, user: User) -> None:
         """What was written to Odoo just now."""
-        known = self._users.get(user.id)
+        known = self._find(user)
         if known is not None:
-            known.user = msgspec.structs.replace(user, user_id=known.user.user_id)
+            known.user = msgspec.structs.replace(user, id=known.user.id, user_id=known.user.user_id)
 
     async def odoo_id(self, user: User) -> int:
         """The id in res.users. Raises 1004 for a user Odoo does not know."""
-        known = self._users.get(user.id)
+        known = self._find(user)
         if known is None:
             try:
                 known = await self.by_external_id(user.user_id)
@@ -279,18 +287,18 @@ class Users:
 
     def role(self, user: User, edge_id: str) -> Role | None:
         """No I/O; renews what it knows in the background."""
-        known = self._users.get(user.id)
+        known = self._find(user)
         if known is None:
             self._renew(user, MISS)
             return None
-        self._users.move_to_end(user.id)
+        self._users.move_to_end(known.user.id)
         role = known.roles.get(edge_id, known.default)
-        self._renew(user, (RENEW_NOTIFIED if self.notified() else RENEW) if role is not None else MISS)
+        self._renew(user, RENEW if role is not None else MISS)
         return role
 
     def learn_role(self, user: User, edge_id: str, role: Role | None) -> None:
         """What an answer of Odoo said; None: nothing to do with it any more."""
-        known = self._users.get(user.id)
+        known = self._find(user)
         if known is None:
             return
         if role is not None:
@@ -300,35 +308,39 @@ class Users:
 
     def roles_changed(self, odoo_id: int | None) -> None:
         """In Odoo, of one user or, None, of any."""
+        self._roles_changed_at = self._now()
         if odoo_id is None:
             self._asked_for.clear()
             for each in self._users.values():
-                each.at = min(each.at, self._now() - RENEW_NOTIFIED - 1)
+                each.at = min(each.at, self._outdated())
             return
         login = self._ids.get(odoo_id)
         known = self._users.get(login) if login is not None else None
         if known is not None and login is not None:
-            known.at = min(known.at, self._now() - RENEW_NOTIFIED - 1)
+            known.at = min(known.at, self._outdated())
             self._asked_for.pop(login, None)
             self._renew(known.user, 0.0)
+
+    def _outdated(self) -> float:
+        return self._now() - RENEW - 1
 
     def _renew(self, user: User, age: float) -> None:
         """Ask for a user whose answer is older than ``age``, unless that was tried just now."""
         now = self._now()
-        known = self._users.get(user.id)
+        known = self._find(user)
         if known is not None and now - known.at <= age:
             return
         if now - self._asked_for.get(user.id, -MISS) < MISS or len(self._once) >= MAX_RENEWING:
+            return
+        login, external_id = (user.id, user.user_id) if known is None else (known.user.id, known.user.user_id)
+        if external_id in self._once:
             return
         self._asked_for.pop(user.id, None)
         self._asked_for[user.id] = now
         if len(self._asked_for) > MAX_USERS:
             self._asked_for.popitem(last=False)
-        external_id = user.user_id if known is None else known.user.user_id
-        if external_id in self._once:
-            return
         renewed = Deferred.fromCoroutine(self._once.run(external_id, lambda: self._ask(external_id)))
-        renewed.addErrback(self._not_renewed, user.id)
+        renewed.addErrback(self._not_renewed, login)
 
     def _not_renewed(self, failure: Any, login: str) -> None:
         if failure.check(Refused):

@@ -15,7 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from openems.backend.events import EventBus, LastmessageSet, OnlineSet, ProducttypeSet, SumStateSet, VersionSet
-from openems.backend.metadata.odoo.statements import STATUS, utc
+from openems.backend.metadata.odoo.statements import STATUS, is_refused, reason_of, utc
 from openems.common.jobs import Job
 from openems.postgres.pool import Unavailable
 
@@ -56,6 +56,8 @@ class StatusWriter:
         self.written = 0
         self.failures = 0
         self.dropped = 0
+        #: Why the database, though it is there, does not take anything.
+        self.problem: str | None = None
         self.job = Job("metadata_flush")
         self._now = now
         self._execute = execute
@@ -146,6 +148,7 @@ class StatusWriter:
         """False: the database could not be asked. Entries that it refuses are found and left out."""
         try:
             self.written += await self._statement(edges, taken)
+            self.problem = None
             return True
         except Unavailable as e:
             self.failures += 1
@@ -154,6 +157,11 @@ class StatusWriter:
         except CancelledError:
             raise
         except Exception as e:
+            if not is_refused(e):
+                self.failures += 1
+                self.problem = f"status of edges cannot be written to Odoo's database: {reason_of(e)}"
+                self._complain("{problem}", problem=self.problem)
+                return False
             if len(edges) == 1:
                 self.dropped += 1
                 reason = type(e).__name__

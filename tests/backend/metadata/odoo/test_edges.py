@@ -79,6 +79,33 @@ class Table(SynchronousTestCase):
         self.assertEqual(self.table.apikeys, {"key2": "edge2"})
         self.assertIsNone(self.table.odoo_id("edge1"))
 
+    @given(st.lists(st.dictionaries(st.integers(1, 4), st.sampled_from("abcd"), max_size=4), max_size=5), st.booleans())
+    def test_renamed(self, states: list[dict[int, str]], one_by_one: bool) -> None:
+        """Other addons let names change, several at once, and a new edge may take an old one's: every edge is known
+        afterwards as if it had been read for the first time. Rows come in any order."""
+        table = EdgeTable(EventBus())
+        for state in states:
+            named = {name: number for number, name in state.items()}  # a name is unique
+            rows = [values(number, name=name) for name, number in named.items()]
+            if one_by_one:
+                for number in range(1, 5):
+                    table.update([row for row in rows if row[0] == number], [number])
+            else:
+                table.replace(rows)
+            self.assertEqual(sorted(table.edges), sorted(named))
+            self.assertEqual({name: table.odoo_id(name) for name in table.edges}, named)
+            self.assertEqual(table.apikeys, {f"key{number}": name for name, number in named.items()})
+
+    def test_renamed_while_connected(self) -> None:
+        """Its link ends; Odoo shows it as offline until it comes back under its new name."""
+        heard = []
+        self.table.replace([values(1, name="old")])
+        self.table.edges["old"].set_online(True)
+        self.events.subscribe(OnlineSet, lambda event: heard.append((event.edge_id, event.edge_id in self.table.edges)))
+        changes = self.table.replace([values(1, name="new")])
+        self.assertEqual((heard, changes.keys), ([("old", True), ("new", True)], True))
+        self.assertFalse(self.table.edges["new"].online)
+
     @given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from("abc"), st.sampled_from(["", "p", "q"])), max_size=12))
     def test_nobody_gets_a_shared_key(self, rows: list[tuple[int, str, str]]) -> None:
         table = EdgeTable(EventBus())

@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import Raw
 
 from openems.backend.events import ConfigReceived, ConfigUpdated, EdgesChanged, MetadataInitialized
-from openems.backend.metadata.odoo import statements
+from openems.backend.metadata.odoo import configs, statements
 from openems.backend.models import User
 from openems.common.errors import OpenemsError
 from openems.common.role import Level
@@ -248,6 +248,41 @@ class Writing(OdooCase):
             lambda: self.inside.read("openems.device", device, "openems_is_connected")["openems_is_connected"]
         )
         await self.until(lambda: metadata.configs.waiting == 0)
+
+    async def test_rights_withdrawn(self) -> None:
+        """Somebody made a mistake: the backend starts and works, says what is wrong, and nothing is lost."""
+        inside = Inside(real("odoo"))
+        inside.sql("DROP ROLE IF EXISTS openems_readonly; CREATE ROLE openems_readonly LOGIN PASSWORD 'least'")
+        inside.sql("GRANT SELECT ON openems_device TO openems_readonly")
+        self.addCleanup(inside.sql, "DROP OWNED BY openems_readonly; DROP ROLE openems_readonly")
+        devices = [inside.device() for _ in range(3)]
+        self.patch(configs, "RETRY", 0.2)
+        metadata = await self.begin(real("odoo"), pg_user="openems_readonly", pg_password="least")
+        self.assertTrue(metadata.initialized)
+        user = User(id="max@example.com", user_id="max@example.com", name="Max")
+        for _, name in devices:
+            metadata.get_edge(name).set_online(True)
+            self.events.publish(ConfigReceived(name, CONFIG))
+            metadata.log_generic_system_log(name, user, "Systemcommand: ls", {})
+        await self.until(lambda: len(metadata.health()) == 3)
+        for problem in metadata.health():
+            self.assertIn("permission denied", problem)
+        parts = (metadata.writer, metadata.configs, metadata.system_log)
+        self.assertEqual([part.waiting for part in parts], [3, 3, 3])
+        grants = RIGHTS.read_text().replace("CREATE ROLE openems_backend LOGIN;", "")
+        inside.sql(grants.replace("_backend", "_readonly"))
+        await self.until(lambda: not metadata.health() and not any(part.waiting for part in parts))
+        for device, _ in devices:
+            self.assertEqual(
+                inside.sql(
+                    "SELECT openems_is_connected, openems_config <> '',"
+                    " (SELECT count(*) FROM openems_openemsconfigupdate WHERE device_id = d.id)"
+                    " FROM openems_device d WHERE id = %s",
+                    device,
+                ),
+                [(True, True, 2)],
+            )
+        self.assertEqual([part.dropped for part in parts], [0, 0, 0])
 
     async def test_initialised_once(self) -> None:
         initialised: list[object] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xmlrpc.client
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -55,7 +55,8 @@ class Errors(SynchronousTestCase):
         self.assertIsInstance(self.error("odoo.http.SessionExpiredException", code=100), replies.SessionExpired)
         self.assertIsInstance(self.error("werkzeug.exceptions.NotFound", code=404), replies.RouteMissing)
         self.assertEqual(self.error("x.y.OpenemsException", "Edge not found").message, "Edge not found")
-        self.assertIsInstance(self.error("psycopg2.OperationalError"), replies.OdooUnavailable)
+        for name in ("psycopg2.OperationalError", "odoo.sql_db.PoolError"):
+            self.assertIsInstance(self.error(name), replies.OdooUnavailable)
         text = self.error("builtins.ValueError", "Traceback\n  File x\nValueError: bad value").message
         self.assertEqual(text, "Odoo failed in /route: bad value")
 
@@ -89,9 +90,20 @@ class XmlRpc(SynchronousTestCase):
         self.assertIsNone(decode_reply(body, "x"))
 
     @given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
+    @example(
+        b"<methodResponse><params><param><value><bigdecimal>-</bigdecimal></value></param></params></methodResponse>"
+    )
     def test_rubbish(self, body: bytes) -> None:
         with self.assertRaises(OpenemsError):
             decode_reply(body, "x")
+
+    def test_entities(self) -> None:
+        """Ten levels of ten: refused at once, not written out."""
+        levels = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 11))
+        head = f'<!DOCTYPE x [<!ENTITY l0 "{"x" * 100}">{levels}]>'
+        body = "<methodResponse><params><param><value>&l10;</value></param></params></methodResponse>"
+        with self.assertRaises(OpenemsError):
+            decode_reply((head + body).encode(), "x")
 
     @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists))
     def test_many2one(self, value: object) -> None:

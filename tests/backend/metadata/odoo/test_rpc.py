@@ -130,9 +130,40 @@ class Rpc(SynchronousTestCase):
         self.exchange.answers["res.users.search"] = xml([7])
         self.assertEqual(now_of(self.rpc.execute("p", "res.users", "search", [[]], {})), [7])
         self.assertEqual(self.exchange.asked, [("res.users.search", ([[]], {}), None)])
+        self.exchange.answers["res.users.search"] = fault(4, "not allowed")
+        self.assertEqual(self.failureResultOf(self.search()).value.message, "p: not allowed [4]")
+
+    def search(self) -> Deferred:
+        return Deferred.fromCoroutine(self.rpc.execute("p", "res.users", "search", [[]], {}))
+
+    def test_refused_by_xml_rpc(self) -> None:
+        """Each such call is a failed login: after ten Odoo would refuse the logins of all users."""
         self.exchange.answers["res.users.search"] = fault(3, "Access Denied")
-        failure = self.failureResultOf(Deferred.fromCoroutine(self.rpc.execute("p", "res.users", "search", [[]], {})))
-        self.assertEqual(failure.value.message, "p: Access Denied [3]")
+        for _ in range(20):
+            self.failureResultOf(self.search(), OdooUnavailable)
+        self.assertEqual(self.exchange.paths(), ["res.users.search"])
+        self.assertIn("refuses user 2", self.rpc.down or "")
+        # That something else is answered does not mean that all is well.
+        self.exchange.answers[INFO] = ok({"a": 1})
+        self.assertEqual(self.successResultOf(self.call()), {"a": 1})
+        self.assertIn("refuses user 2", self.rpc.down or "")
+        self.clock.advance(FIRST_PAUSE)
+        self.exchange.answers["res.users.search"] = xml([7])
+        self.assertEqual(self.successResultOf(self.search()), [7])
+        self.assertIsNone(self.rpc.down)
+
+    def test_not_odoo(self) -> None:
+        """A proxy's page or redirect in the place of an answer: Odoo is away."""
+        for answer in (
+            Reply(200, {"content-type": "text/html"}, b"<html>We are back soon", "POST"),
+            Reply(502, {"content-type": "text/html"}, b"<html>", "POST"),
+            ExchangeError("redirect", "POST /x", "status 302"),
+        ):
+            for path, ask in ((INFO, self.call), ("res.users.search", self.search)):
+                self.exchange.answers[path] = answer
+                self.failureResultOf(ask(), OdooUnavailable)
+                self.assertIsNotNone(self.rpc.down)
+                self.rpc.down = None
 
     def test_uid_of_the_administrator(self) -> None:
         """1 is Odoo's technical user, who cannot log in: the id is asked for."""

@@ -195,6 +195,37 @@ class Roles(World):
         self.users.roles_changed(7)
         self.assertIsNone(self.users.role(owner, "edge1"))
 
+    def test_notified_while_asking(self) -> None:
+        """The answer that is under way may be older than the change."""
+        owner = self.max()
+        waiting: Deferred = Deferred()
+        answers, self.exchange.answers[INFO] = self.exchange.answers[INFO], waiting
+        self.users.roles_changed(7)
+        self.users.roles_changed(7)
+        self.exchange.answers[INFO] = answers
+        self.people["max@example.com"] = user(roles={})
+        waiting.callback(ok({"user": user(), "devices": []}))
+        self.users.role(owner, "edge1")
+        self.assertIsNone(self.users.role(owner, "edge1"))
+
+    def test_renamed(self) -> None:
+        """His login changed in Odoo while he was logged in by a token: his roles, and no others', go on to be his."""
+        self.people["subject"] = user()
+        old = now_of(self.users.by_external_id("subject")).user
+        self.people["subject"] = user("moritz@example.com")
+        self.people["max@example.com"] = user(id=8, roles={"edge2": "owner"})
+        self.clock.advance(RENEW + 1)
+        self.assertIs(self.users.role(old, "edge1"), Role.OWNER)
+        self.assertEqual(self.max().id, "max@example.com")
+        self.assertIs(self.users.role(old, "edge1"), Role.OWNER)
+        self.assertIsNone(self.users.role(old, "edge2"))
+        self.assertEqual(now_of(self.users.odoo_id(old)), 7)
+        self.people["subject"] = user("moritz@example.com", roles={})
+        self.clock.advance(RENEW + 1)
+        self.users.role(old, "edge1")
+        self.assertIsNone(self.users.role(old, "edge1"))
+        self.assertEqual((len(self.users), len(self.users._ids)), (2, 2))
+
     def test_old_addon(self) -> None:
         """Q3: it answers for the administrator whoever is asked about; nobody must become him."""
         self.exchange.answers[INFO] = ok({"user": user("admin", id=2, global_role="admin")})
