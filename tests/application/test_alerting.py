@@ -20,6 +20,7 @@ from openems.application.alerting import alerting_of, delivery_of, mailer_of, se
 from openems.application.backend import Backend
 from openems.application.config import BadConfiguration, Configuration
 from openems.application.odoo import odoo_of
+from openems.backend.alerting.service import AlertingService
 from openems.backend.alerting.store import FileStore
 from openems.backend.events import EventBus
 from openems.backend.mail.message import key_of
@@ -167,6 +168,22 @@ class OwnFile(SynchronousTestCase):
             assert service is not None
             service._store.set_last_notification("edge0", "mia", offline=5)
             self.assertIs(service._store._stamps, metadata if keeps else None)
+
+    def test_a_disk_that_is_full(self) -> None:
+        """Said once and shown, tried again, and fine as soon as there is room."""
+        path, clock = Path(self.mktemp()), Clock()
+        store = self.store(str(path / "alerting.json"), clock)
+        store.keep_pending_alert("edge0", msgspec.Raw(b"{}"))
+        clock.pump([1.0] * 600)
+        self.assertEqual(len(self.flushLoggedErrors(FileNotFoundError)), 1)
+        service = AlertingService(
+            DummyMetadata(EventBus(), reactor=clock), object(), store, EventBus(), reactor=clock, now=lambda: START
+        )
+        self.assertIn("alerting.json cannot be written: [Errno 2]", service.health()[0])
+        path.mkdir()
+        clock.pump([1.0] * 11)
+        self.assertEqual(service.health(), [])
+        self.assertEqual(list(self.store(str(path / "alerting.json"), clock).pending_alerts()), ["edge0"])
 
     def test_a_broken_file_is_set_aside(self) -> None:
         path = self.mktemp()

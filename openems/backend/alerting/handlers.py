@@ -168,15 +168,16 @@ class Handler(Generic[R]):
         raise NotImplementedError
 
     def _is_current(self, context: MailContext) -> bool:
-        entry = self.rules.entries.get(context.edge_id)
-        return entry is not None and entry.since == context.since and not self._gone(context.edge_id)
+        return self.goes_on(context.edge_id, context.since)
+
+    def goes_on(self, edge_id: str, since: int) -> bool:
+        """Whether it is still that outage or phase."""
+        entry = self.rules.entries.get(edge_id)
+        return entry is not None and entry.since == since and not self._gone(edge_id)
 
     def wanted(self, edge_id: str, since: int, settings: Sequence[UserAlertingSettings], login: str) -> bool:
         """Whether a mail that waits somewhere still has a reason."""
-        entry = self.rules.entries.get(edge_id)
-        if entry is None or entry.since != since or self._gone(edge_id):
-            return False
-        return any(s.user_login == login and self.has_delay(s) for s in settings)
+        return self.goes_on(edge_id, since) and any(s.user_login == login and self.has_delay(s) for s in settings)
 
     def has_delay(self, setting: UserAlertingSettings) -> bool:
         raise NotImplementedError

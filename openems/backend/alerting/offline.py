@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from openems.backend.alerting.handlers import OFFLINE, Handler, World
-from openems.backend.alerting.rules import MINUTE, WEEK, MassGuard, OfflineRules, Outage
+from openems.backend.alerting.rules import MINUTE, TOGETHER, WEEK, MassGuard, OfflineRules, Outage
 from openems.backend.alerting.scheduler import Slices
 from openems.backend.models import Edge, UserAlertingSettings
 from openems.common.instant import instant
@@ -22,6 +22,9 @@ class OfflineHandler(Handler[OfflineRules]):
         super().__init__(OfflineRules(), world)
         #: When the scan is due; None: it is not, or not any more.
         self.scan_at: int | None = None
+        #: The newest message of any edge before the wait for the scan began, and how long that is.
+        self._last_seen = 0
+        self._wait = 0
         self.mass_until: int | None = None
         self.mass_outages = 0
         self._guard = guard
@@ -47,7 +50,9 @@ class OfflineHandler(Handler[OfflineRules]):
 
     def wait(self, now: int, minutes: int) -> None:
         """Edges get this time to connect before those that did not are looked for; 0: at the next tick."""
-        self.scan_at = now + minutes * MINUTE if minutes > 0 else now - 1
+        self._wait = minutes * MINUTE if minutes > 0 else -1
+        self.scan_at = now + self._wait
+        self._last_seen = max((edge.lastmessage or 0 for edge in self._world.metadata.edges()), default=0)
 
     def online(self, edge_id: str) -> None:
         if self.rules.online(edge_id) is not None:
@@ -72,8 +77,11 @@ class OfflineHandler(Handler[OfflineRules]):
         for edge_id, noticed in self.rules.grace_over(now).items():
             await self._begin(edge_id, noticed, now)
             await slices.pause()
-        if self.scan_at is not None and self.scan_at < now:
-            await self._scan(now)
+        if self.scan_at is not None:
+            # Not longer than it was meant: the clock may have been set back.
+            self.scan_at = min(self.scan_at, now + self._wait)
+            if self.scan_at < now:
+                await self._scan(now)
         self._look_for_mass_outage(now)
 
     async def _begin(self, edge_id: str, noticed: int, now: int) -> None:
@@ -103,6 +111,8 @@ class OfflineHandler(Handler[OfflineRules]):
         slices = Slices(self._world.reactor, self._world.monotonic)
         for edge in self._world.metadata.edges():
             if not edge.online and edge.id not in self.rules.grace:
+                if edge.lastmessage is not None and edge.lastmessage >= self._last_seen - TOGETHER:
+                    self.rules.gone.setdefault(edge.id, now)
                 await self._begin(edge.id, now, now)
             await slices.pause()
         self.scan_at = None

@@ -163,13 +163,16 @@ class OfflineRules(_Rules[Outage]):
         super().__init__()
         #: Edge -> when its connection ended: those in the time of grace.
         self.grace: dict[str, int] = {}
+        #: The same of all that went a short while ago, also of those that nobody is told of.
+        self.gone: dict[str, int] = {}
 
     def offline(self, edge_id: str, now: int) -> None:
-        self.grace[edge_id] = now
+        self.grace[edge_id] = self.gone[edge_id] = now
 
     def online(self, edge_id: str) -> Outage | None:
         """The outage that ended."""
         self.grace.pop(edge_id, None)
+        self.gone.pop(edge_id, None)
         return self.drop(edge_id)
 
     def grace_over(self, now: int) -> dict[str, int]:
@@ -213,10 +216,13 @@ class OfflineRules(_Rules[Outage]):
         return deadlines
 
     def together(self, now: int) -> list[str]:
-        """Edges that went offline just now, in grace or already with an outage."""
+        """Edges that went offline just now, whether they have users or not."""
         begin = now - GRACE - TOGETHER
-        fresh = [edge_id for edge_id, noticed in self.grace.items() if noticed >= begin]
-        return fresh + [edge_id for edge_id, outage in self.entries.items() if outage.noticed >= begin]
+        self.gone = {edge_id: noticed for edge_id, noticed in self.gone.items() if noticed >= begin}
+        restored = [
+            edge_id for edge_id, outage in self.entries.items() if outage.noticed >= begin and edge_id not in self.gone
+        ]
+        return [*self.gone, *restored]
 
     def hold(self, edge_ids: Iterable[str], until: int) -> list[str]:
         """Nobody is told of these outages before ``until``; each is held once. Those that are held now."""

@@ -181,12 +181,18 @@ class AlertingService:
 
     # For mailers that keep mails for a while
 
-    async def is_wanted(self, template_id: str, edge_id: str, login: str, since: int) -> bool:
+    async def is_wanted(self, template_id: str, edge_id: str, login: str, since: int) -> bool | None:
         """Whether a mail handed over earlier still has a reason: the same outage or phase goes on, and its reader
-        still wants to be told. Where nobody can say, it has."""
+        still wants to be told. None: nobody knows yet, after a start the edge has time to connect. Where nobody can
+        say, it has."""
         handler = {OFFLINE: self.offline, SUM_STATE: self.sum_state}.get(template_id)
         if handler is None or not self._ready or self._stopping:
             return True
+        if not handler.goes_on(edge_id, since):
+            return False
+        edge = self._metadata.get_edge(edge_id)
+        if self.offline is not None and self.offline.scan_at is not None and not edge.online:
+            return None
         settings = await handler.settings(edge_id)
         return True if settings is None else handler.wanted(edge_id, since, settings, login)
 
@@ -199,7 +205,10 @@ class AlertingService:
     # What it does
 
     def health(self) -> list[str]:
-        return [] if self.mailer is not None else ["no mailer is configured: nobody is told of alerts"]
+        problems = [] if self.mailer is not None else ["no mailer is configured: nobody is told of alerts"]
+        if isinstance(self._store, FileStore) and self._store.problem is not None:
+            problems.append(self._store.problem)
+        return problems
 
     def debug_log(self) -> str:
         waiting = len(self._plans)

@@ -17,7 +17,9 @@ from openems.backend.interfaces import IAlertingStore
 from openems.common.atomicfile import write_atomically
 from openems.common.errors import generic
 
+#: Seconds until a change is written, and until it is tried again.
 SOON = 1.0
+LATER = 10.0
 
 
 class Memory(msgspec.Struct):
@@ -38,6 +40,8 @@ class FileStore:
         self.path = path
         self._stamps = stamps
         self.memory = Memory()
+        #: Why the file cannot be written, or None.
+        self.problem: str | None = None
         self._reactor = reactor
         self._in_thread = in_thread or (lambda f: deferToThreadPool(reactor, reactor.getThreadPool(), f))
         self._timer: IDelayedCall | None = None
@@ -70,16 +74,21 @@ class FileStore:
         if self._stamps is not None:
             self._stamps.set_last_notification(edge_id, user_login, offline=offline, sum_state=sum_state)
 
-    def _touch(self) -> None:
+    def _touch(self, seconds: float = SOON) -> None:
         if self._timer is None or not self._timer.active():
-            self._timer = self._reactor.callLater(SOON, self._due)
+            self._timer = self._reactor.callLater(seconds, self._due)
 
     def _due(self) -> None:
-        def failed(failure: Any) -> None:
-            self._log.failure("{path} cannot be written", failure, path=self.path)
-            self._touch()
+        def written(result: Any) -> None:
+            self.problem = None
 
-        Deferred.fromCoroutine(self._write()).addErrback(failed)
+        def failed(failure: Any) -> None:
+            if self.problem is None:
+                self._log.failure("{path} cannot be written", failure, path=self.path)
+            self.problem = f"{self.path} cannot be written: {failure.getErrorMessage()}"
+            self._touch(LATER)
+
+        Deferred.fromCoroutine(self._write()).addCallbacks(written, failed)
 
     async def _write(self) -> None:
         await self._lock.acquire()

@@ -1,6 +1,6 @@
 """One mail to one mail server: a connection, TLS, login, the mail, and what the server said.
 
-Everything within one deadline. Never are passwords or texts of mails in an error.
+Everything has its end. Never are passwords or texts of mails in an error.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
@@ -28,10 +28,16 @@ _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE--
 #: Lines of one reply, seconds for the good-bye.
 MAX_REPLY = 200
 LEAVE = 2.0
+#: Seconds for the server's word on a text it has (RFC 5321, 4.5.3.2.6): whoever gives up sooner sends it again, and
+#: servers that look at mails for a minute deliver both.
+WORD_SECONDS = 600.0
+#: Whatever command they answer: the server closes, or wants a login.
+ABOUT_THE_SERVER = (421, 530)
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """``ca``: PEM text of the authorities to trust instead of the machine's own. ``timeout``: seconds for all of it."""
+    """``ca``: PEM text of the authorities to trust instead of the machine's own. ``timeout``: seconds until the server
+    has the whole text."""
 
     host: str
     port: int
@@ -56,7 +62,12 @@ class Refused(Exception):
 
 
 class Unreachable(Exception):
-    """No word about this mail: the server, the way to it, or the login is at fault. All mails will fare so."""
+    """No word about this mail: the server, the way to it, the login, or the sender of all mails is at fault. All mails
+    will fare so. ``in_doubt``: the server had the whole text and said nothing; it may have taken it."""
+
+    def __init__(self, text: str, *, in_doubt: bool = False) -> None:
+        self.in_doubt = in_doubt
+        super().__init__(text)
 
 
 class _Client(ESMTPClient):
@@ -82,6 +93,9 @@ class _Client(ESMTPClient):
         self._message = message
         self._accepted = accepted
         self._begun = False
+        #: The server has the whole text, or it is on its way; called at that moment.
+        self.has_text = False
+        self.on_text: Callable[[], None] = lambda: None
         self._lost: Deferred[None] | None = None
         self.result: Deferred[None] = Deferred()
         if server.username:
@@ -92,7 +106,7 @@ class _Client(ESMTPClient):
     def esmtpState_starttls(self, code: int, resp: bytes) -> None:
         if self.clearLineBuffer():  # type: ignore[no-untyped-call]
             # Someone in between put it there before TLS began.
-            self._fail(Unreachable("data before the TLS handshake"))
+            self._gives_no_word("data before the TLS handshake")
             self.abort()
             return
         super().esmtpState_starttls(code, resp)  # type: ignore[no-untyped-call]
@@ -112,6 +126,8 @@ class _Client(ESMTPClient):
         self.transport.write((b"." if body.startswith(b".") else b"") + body + b".\r\n")
         self._expected: Any = range(200, 300)
         self._okresponse = self.smtpState_msgSent
+        self.has_text = True
+        self.on_text()
 
     def sentMail(self, code: int, resp: Any, numOk: int, addresses: Any, log: Any) -> None:
         if 200 <= code < 300 and numOk:
@@ -121,12 +137,14 @@ class _Client(ESMTPClient):
             return
         if addresses and not numOk:
             _, code, resp = addresses[0]
-        self._fail(Refused(code, _text(resp)))
+        refused = Refused(code, _text(resp))
+        # Without addresses it did not even take the sender, who is that of all mails.
+        self._fail(refused if addresses and code not in ABOUT_THE_SERVER else Unreachable(str(refused)))
 
     def sendError(self, exc: Any) -> None:
         text = _text(getattr(exc, "resp", b"")) or type(exc).__name__
         code = getattr(exc, "code", -1)
-        self._fail(Unreachable(f"{code} {text}" if code > 0 else text))
+        self._gives_no_word(f"{code} {text}" if code > 0 else text)
         super().sendError(exc)  # type: ignore[no-untyped-call]
 
     def connectionMade(self) -> None:
@@ -135,14 +153,14 @@ class _Client(ESMTPClient):
 
     def lineReceived(self, line: bytes) -> None:
         if len(self.resp) >= MAX_REPLY:
-            self._fail(Unreachable("the server's reply has no end"))
+            self._gives_no_word("the server's reply has no end")
             self.abort()
             return
         super().lineReceived(line)  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Any = None) -> None:
         super().connectionLost(reason)  # type: ignore[no-untyped-call]
-        self._fail(Unreachable(f"the connection was lost: {short(reason.getErrorMessage(), 200)}"))
+        self._gives_no_word(f"the connection was lost: {short(reason.getErrorMessage(), 200)}")
         if self._lost is not None and not self._lost.called:
             self._lost.callback(None)
 
@@ -159,6 +177,9 @@ class _Client(ESMTPClient):
             finally:
                 if patience.active():
                     patience.cancel()
+
+    def _gives_no_word(self, why: str) -> None:
+        self._fail(Unreachable(why, in_doubt=self.has_text))
 
     def _fail(self, exc: Exception) -> None:
         if not self.result.called:
@@ -212,19 +233,24 @@ class Delivery:
             await endpoint.connect(_ClientFactory(client))
             await client.result
 
+        exchanging = Deferred.fromCoroutine(exchange())
+        deadline = self._reactor.callLater(server.timeout, exchanging.cancel)
+        client.on_text = lambda: deadline.reset(WORD_SECONDS)
         try:
-            await Deferred.fromCoroutine(exchange()).addTimeout(server.timeout, self._reactor)
-        except TimeoutError:
-            client.abort()
-            raise Unreachable(f"no end after {server.timeout:.0f} s") from None
-        except CancelledError:
-            client.abort()
-            raise
+            await exchanging
         except (Refused, Unreachable):
+            deadline.cancel()
             await client.leave(self._reactor)
             raise
         except Exception as e:
             # How a connection cannot be made has many names in Twisted.
             client.abort()
+            if not deadline.active():
+                seconds = WORD_SECONDS if client.has_text else server.timeout
+                raise Unreachable(f"no end after {seconds:.0f} s", in_doubt=client.has_text) from None
+            deadline.cancel()
+            if isinstance(e, CancelledError):
+                raise
             raise Unreachable(short(f"{type(e).__name__}: {e}", 300)) from None
+        deadline.cancel()
         await client.leave(self._reactor)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from email.errors import HeaderParseError
-from email.headerregistry import Address
+from email.header import Header
 from email.message import EmailMessage
 from email.policy import SMTP
+from email.utils import format_datetime
 from hashlib import sha256
 
 import msgspec
 
 from openems.backend.mail.render import Rendered, clean
 
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_LOCAL = re.compile(rf"{_ATOM}(\.{_ATOM})*\Z")
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]"
+_LOCAL = re.compile(rf"{_ATEXT}+(\.{_ATEXT}+)*\Z")
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)\Z")
+#: What may stand in a header as it is: no encoded words, nothing that cannot be folded; a name has no specials either.
+_PLAIN = re.compile(r"(?!.*=\?)[!-~]{1,60}( [!-~]{1,60})*\Z")
+_PHRASE = re.compile(rf"(?!.*=\?){_ATEXT}{{1,60}}( {_ATEXT}{{1,60}})*\Z")
 _TOKEN = re.compile(r"[^A-Za-z0-9._:@-]")
 MAX_SIZE = 100_000
+#: Characters of a link in a header: the line must stay below 998.
+MAX_LINK = 900
 
 
 class BadAddress(ValueError):
@@ -76,36 +81,45 @@ def compose(
 ) -> bytes:
     """The whole mail, lines ended by CRLF, ASCII only. The same arguments give the same bytes. ``thread``: mails with
     the same one belong together. Raises ValueError if it grew too large."""
-    message = EmailMessage(policy=SMTP)
-    message["Date"] = datetime.fromtimestamp(date / 1000, UTC)
-    message["Message-ID"] = f"<{key}@{sender.domain}>"
-    message["From"] = _mailbox(sender.name, sender.address)
-    message["To"] = _mailbox(recipient_name, recipient)
+    headers = [
+        ("Date", format_datetime(datetime.fromtimestamp(date / 1000, UTC))),
+        ("Message-ID", f"<{key}@{sender.domain}>"),
+        ("From", _mailbox("From", sender.name, sender.address)),
+        ("To", _mailbox("To", recipient_name, recipient)),
+        ("Subject", _words("Subject", clean(rendered.subject), _PLAIN)),
+        ("Auto-Submitted", "auto-generated"),
+        ("Precedence", "bulk"),
+        ("X-OpenEMS-Template", _TOKEN.sub("_", template)),
+    ]
     if sender.reply_to:
-        message["Reply-To"] = sender.reply_to
-    message["Subject"] = rendered.subject
-    message["Auto-Submitted"] = "auto-generated"
-    message["Precedence"] = "bulk"
+        headers.append(("Reply-To", sender.reply_to))
     if thread:
         reference = f"<{sha256(thread.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.thread@{sender.domain}>"
-        message["In-Reply-To"] = reference
-        message["References"] = reference
-    if rendered.settings_link:
-        message["List-Unsubscribe"] = f"<{rendered.settings_link}>"
-    message["X-OpenEMS-Template"] = _TOKEN.sub("_", template)
+        headers += [("In-Reply-To", reference), ("References", reference)]
+    if rendered.settings_link and len(rendered.settings_link) <= MAX_LINK:
+        headers.append(("List-Unsubscribe", f"<{rendered.settings_link}>"))
     if edge_id:
-        message["X-OpenEMS-Edge"] = _TOKEN.sub("_", edge_id)[:100]
-    message.set_content(rendered.text, subtype="plain", charset="utf-8", cte="quoted-printable")
-    message.add_alternative(rendered.html, subtype="html", charset="utf-8", cte="quoted-printable")
-    message.set_boundary(f"=_{key}")
-    data = message.as_bytes()
+        headers.append(("X-OpenEMS-Edge", _TOKEN.sub("_", edge_id)[:100]))
+    body = EmailMessage(policy=SMTP)
+    body.set_content(rendered.text, subtype="plain", charset="utf-8", cte="quoted-printable")
+    body.add_alternative(rendered.html, subtype="html", charset="utf-8", cte="quoted-printable")
+    body.set_boundary(f"=_{key}")
+    # The library folds ids and links into words nobody takes for ids and links, and forgets the quotes of long names.
+    data = "".join(f"{name}: {value}\r\n" for name, value in headers).encode("ascii") + body.as_bytes()
     if len(data) > MAX_SIZE:
         raise ValueError(f"the mail has {len(data)} bytes, more than {MAX_SIZE}")
     return data
 
 
-def _mailbox(name: str, address: str) -> Address:
-    try:
-        return Address(clean(name), addr_spec=address)
-    except (ValueError, HeaderParseError):
-        return Address(addr_spec=address)
+def _words(header: str, text: str, plain: re.Pattern[str]) -> str:
+    """A text in a header, folded; in encoded words (RFC 2047) if it is not plain."""
+    charset = "us-ascii" if plain.match(text) else "utf-8"
+    return Header(text, charset, header_name=header).encode(linesep="\r\n")
+
+
+def _mailbox(header: str, name: str, address: str) -> str:
+    name = clean(name)
+    if not name:
+        return address
+    words = _words(header, name, _PHRASE)
+    return f"{words}\r\n <{address}>" if len(words) + len(address) > 60 else f"{words} <{address}>"

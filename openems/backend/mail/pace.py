@@ -1,6 +1,7 @@
 """When the next mail may go: so many a minute, so many at once, and none while the server is away. Pure.
 
-All times are epoch milliseconds.
+All times are epoch milliseconds of a clock that somebody may set: what lies in the future has not happened, and no
+pause is longer than it was meant.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Pace:
 
     def free_at(self, now: int) -> int:
         """When the next mail may begin; not after ``now``: at once."""
-        while self._begun and self._begun[0] <= now - MINUTE:
-            self._begun.popleft()
+        _forget(self._begun, now - MINUTE, now)
         slot = self._begun[0] + MINUTE if len(self._begun) >= self._per_minute else now
+        self._pause_until = min(self._pause_until, now + SERVER_MINUTES[-1] * MINUTE)
         return max(slot, self._pause_until)
 
     def begins(self, now: int) -> None:
@@ -62,6 +63,14 @@ class Pace:
         return bool(self._failing_since) and now - self._failing_since > FAILING
 
 
+def _forget(times: deque[int], until: int, now: int) -> None:
+    """Those up to ``until``, and those after ``now``."""
+    while times and times[0] <= until:
+        times.popleft()
+    while times and times[-1] > now:
+        times.pop()
+
+
 class Budget:
     """So many mails an hour for each reader; what is more goes together. Bounded by the readers of an hour."""
 
@@ -73,8 +82,7 @@ class Budget:
         recent = self._sent.get(login)
         if recent is None:
             return deque()
-        while recent and recent[0] <= now - HOUR:
-            recent.popleft()
+        _forget(recent, now - HOUR, now)
         if not recent:
             del self._sent[login]
         return recent

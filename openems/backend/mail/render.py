@@ -13,6 +13,7 @@ import tomllib
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -116,7 +117,7 @@ class Templates:
         try:
             self._text = self._plain.get_template("layout.txt")
             self._html = html.get_template("layout.html")
-        except jinja2.TemplateError as e:
+        except (jinja2.TemplateError, ValueError, OSError) as e:
             raise BadTemplates(f"{e.__class__.__name__}: {e}") from None
         self._catalogues = {language: self._catalogue(language, folders) for language in Language}
         self._compiled: dict[str, jinja2.Template] = {}
@@ -139,20 +140,22 @@ class Templates:
                 known = catalogue.get(name)
                 if folder is not OWN and known is None:
                     raise BadTemplates(f"{path}: {name}: is no known part of a catalogue")
-                if folder is not OWN and type(value) is not type(known):
-                    raise BadTemplates(f"{path}: {name}: is no {type(known).__name__}")
+                if folder is not OWN:
+                    # Mails that have no such lists may get some; a layout of one's own may have words of its own.
+                    parts = {"meaning": [], "todo": [], **(known or {})} if name in NAMES else known
+                    _check(f"{path}: {name}", value, parts, may_have_more=name == "common")
                 catalogue[name] = {**known, **value} if isinstance(known, dict) else value
         return catalogue
 
     def _try(self) -> None:
-        sample = sample_facts()
-        for language in Language:
-            for name in NAMES:
-                try:
-                    self.render(name, msgspec.structs.replace(sample, language=language))
-                except (jinja2.TemplateError, KeyError, TypeError, ValueError) as e:
-                    reason = f"{type(e).__name__}: {e}"
-                    raise BadTemplates(f"template {name} in language {language.value}: {reason}") from None
+        """With all there is to say, and with nothing: a name that is wrong may stand where only one of them comes."""
+        for language, name, sample in product(Language, NAMES, (sample_facts(), Facts(now=sample_facts().now))):
+            try:
+                self.render(name, msgspec.structs.replace(sample, language=language))
+            except Exception as e:
+                # A template can do whatever an expression can.
+                reason = f"{type(e).__name__}: {e}"
+                raise BadTemplates(f"template {name} in language {language.value}: {reason}") from None
 
     def zone(self, facts: Facts) -> ZoneInfo:
         for name in (facts.timezone, self.oem.timezone):
@@ -266,6 +269,18 @@ class Templates:
             if facts.since is not None:
                 rows.append((common["since"], both(facts.since)))
         return [(label, value) for label, value in rows if value]
+
+
+def _check(where: str, value: Any, known: Any, *, may_have_more: bool = False) -> None:
+    """A text, a list, or a table of those, like the one that is known. Raises :class:`BadTemplates`."""
+    if type(value) is not type(known):
+        raise BadTemplates(f"{where}: is no {type(known).__name__}")
+    if isinstance(known, dict):
+        for name, part in value.items():
+            if name in known:
+                _check(f"{where}.{name}", part, known[name])
+            elif not may_have_more:
+                raise BadTemplates(f"{where}.{name}: is no known part of a catalogue")
 
 
 def label(edge_id: str, edge_name: str) -> str:

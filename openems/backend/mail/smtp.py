@@ -9,8 +9,8 @@ What becomes of a mail:
 - taken by the server: done, the user's last notification is stamped.
 - 4xx: tried again after 1, 5, 15, then every 60 minutes, until it is too old.
 - 5xx: given up, with a line in the log.
-- no word about it (server away, silent, login refused): the others wait too; tried again after 1, 2, then every 5
-  minutes.
+- no word about it (server away, silent, login or sender refused): the others wait too; tried again after 1, 2, then
+  every 5 minutes. One that the server had whole before it fell silent may have been taken: it is tried as after 4xx.
 - its reason is gone, its reader has no address or no rights any more: dropped.
 """
 
@@ -37,14 +37,18 @@ from openems.common.errors import generic, short
 #: Of mails that an older version left behind, in the numbers.
 OTHER = "other"
 RETRY_MINUTES = (1, 5, 15, 60)
+#: Milliseconds; also that of a reader who got enough for an hour.
+LONGEST_PAUSE = 60 * MINUTE
 #: Seconds between two looks at what may go, at most; seconds a question to metadata may take.
 LOOK = 10.0
+#: Seconds of work until the reactor gets its turn.
+SLICE = 0.01
 QUESTION_SECONDS = 30.0
 #: Seconds for mails on their way when the backend stops.
 STOP_SECONDS = 3.0
 
 
-async def _always(template: str, edge_id: str, login: str, since: int) -> bool:
+async def _always(template: str, edge_id: str, login: str, since: int) -> bool | None:
     return True
 
 
@@ -77,8 +81,8 @@ class SmtpMailer:
         dry_run: bool = False,
     ) -> None:
         self.spool = spool
-        #: Asked before each mail to a user: whether its reason still holds.
-        self.is_wanted: Callable[[str, str, str, int], Awaitable[bool]] = _always
+        #: Asked before each mail to a user: whether its reason still holds. None: nobody knows yet.
+        self.is_wanted: Callable[[str, str, str, int], Awaitable[bool | None]] = _always
         #: Told of each mail the server took.
         self.on_delivered: Callable[[str, str, str, int], None] = lambda template, edge_id, login, sent_at: None
         self.counts = dict.fromkeys(("Sent", "Failed", "Dropped", "Outdated", "Expired", "Retries", "Joined"), 0)
@@ -197,13 +201,15 @@ class SmtpMailer:
         if not self._running:
             return
         self._stop_timer()
+        began = self._reactor.seconds()
+        others_turn = False
         while len(self._flying) < self._pace.at_once:
             now = self._now()
-            if self._pace.free_at(now) > now:
+            # Thousands may have no reason any more: an attempt may be over at once.
+            others_turn = self._reactor.seconds() - began >= SLICE
+            if others_turn or self._pace.free_at(now) > now:
                 break
-            envelope = next(
-                (e for e in self.spool.waiting.values() if e.next_try <= now and not self._is_busy(e.key)), None
-            )
+            envelope = next((e for e in self.spool.waiting.values() if self._is_due(e, now)), None)
             if envelope is None:
                 break
             flying: Deferred[None] = Deferred.fromCoroutine(self._attempt(envelope))
@@ -212,12 +218,14 @@ class SmtpMailer:
             flying.addErrback(self._broken, envelope)
             flying.addCallback(self._landed, envelope.key)
         if len(self.spool.waiting) > len(self._flying):
-            self._timer = self._reactor.callLater(
-                LOOK if len(self._flying) else min(LOOK, self._until_next()), self._pump
-            )
+            wait = 0 if others_turn else LOOK if self._flying else min(LOOK, self._until_next())
+            self._timer = self._reactor.callLater(wait, self._pump)
 
-    def _is_busy(self, key: str) -> bool:
-        return key in self._flying or key in self._joined
+    def _is_due(self, envelope: Envelope, now: int) -> bool:
+        if envelope.key in self._flying or envelope.key in self._joined:
+            return False
+        # No pause is that long: the clock was set back meanwhile.
+        return envelope.next_try <= now or envelope.next_try > now + LONGEST_PAUSE
 
     def _until_next(self) -> float:
         now = self._now()
@@ -240,11 +248,7 @@ class SmtpMailer:
         if not login:
             return [envelope]
         now = self._now()
-        his = [
-            e
-            for e in self.spool.waiting.values()
-            if e.login == login and (e is envelope or (e.next_try <= now and not self._is_busy(e.key)))
-        ]
+        his = [e for e in self.spool.waiting.values() if e.login == login and (e is envelope or self._is_due(e, now))]
         free = self._budget.free(login, now)
         if free >= len(his):
             return [envelope]
@@ -271,10 +275,12 @@ class SmtpMailer:
             for envelope in together:
                 if now - envelope.sent_at > self._max_age:
                     self._end(envelope, "Expired", "was not taken for too long, given up")
-                elif envelope.login and not await self._within(
-                    self.is_wanted(envelope.template, envelope.edge_id, envelope.login, envelope.since)
-                ):
-                    self._end(envelope, "Outdated", "has no reason any more, not sent")
+                elif not (wanted := await self._is_wanted(envelope)):
+                    if wanted is None:
+                        envelope.next_try = now + MINUTE
+                        self.spool.last(envelope)
+                    else:
+                        self._end(envelope, "Outdated", "has no reason any more, not sent")
                 elif (recipient := await self._recipient(envelope)) is None:
                     self._end(envelope, "Dropped", "has no reader with an address and rights, not sent")
                 else:
@@ -304,6 +310,13 @@ class SmtpMailer:
     async def _within(self, question: Awaitable[Any]) -> Any:
         waiting: Deferred[Any] = Deferred.fromCoroutine(question)  # type: ignore[arg-type]
         return await waiting.addTimeout(QUESTION_SECONDS, self._reactor)
+
+    async def _is_wanted(self, envelope: Envelope) -> bool | None:
+        if not envelope.login:
+            return True
+        question = self.is_wanted(envelope.template, envelope.edge_id, envelope.login, envelope.since)
+        wanted: bool | None = await self._within(question)
+        return wanted
 
     async def _recipient(self, envelope: Envelope) -> MailRecipient | None:
         if envelope.address:
@@ -337,6 +350,9 @@ class SmtpMailer:
                 for envelope in envelopes:
                     # The fault may be in this very mail: the others come before it next time.
                     self.spool.last(envelope)
+                    if e.in_doubt:
+                        # Each more try may be one more mail for its reader.
+                        self._later(envelope)
 
     def _accepted(self, envelopes: list[Envelope]) -> None:
         """In the moment of the server's word: first of all they are never sent again."""

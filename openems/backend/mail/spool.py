@@ -10,6 +10,7 @@ and to the address he has then.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -173,6 +174,9 @@ class Spool:
             os.utime(target)
         except OSError as e:
             self._log.error("mail {key} is done but could not be moved: {e}", key=envelope.key, e=str(e))
+            # A full disk may have no room for one more name. Better forgotten than sent again at the next start.
+            with contextlib.suppress(OSError):
+                self._path(envelope.key).unlink(missing_ok=True)
 
     def last(self, envelope: Envelope) -> None:
         """Behind all others, until the next start."""

@@ -32,6 +32,8 @@ class FakeDelivery:
         self.server = Server(host="mail.example.org", port=587)
         self.answers: list[Any] = []
         self.always: Exception | None = None
+        #: By recipient.
+        self.bad: dict[str, Exception] = {}
         self.tried: list[str] = []
         self.taken: list[tuple[str, bytes]] = []
         #: Raised after the server has taken the mail.
@@ -39,7 +41,7 @@ class FakeDelivery:
 
     async def deliver(self, sender: str, recipient: str, message: bytes, accepted: Callable[[], None]) -> None:
         self.tried.append(recipient)
-        answer = self.answers.pop(0) if self.answers else self.always
+        answer = self.answers.pop(0) if self.answers else self.bad.get(recipient, self.always)
         if isinstance(answer, Deferred):
             await answer
         elif answer is not None:
@@ -75,7 +77,9 @@ class Post:
             )
         self.edge = Edge("edge0", EventBus(), comment="Tal, Graz", lastmessage=START)
         self.delivered: list[tuple[str, str, str, int]] = []
-        self.wanted = True
+        self.wanted: bool | None = True
+        #: By how much the clock of the wall is wrong.
+        self.ahead = 0
         self.mailer = self.made()
 
     def made(self, **more: Any) -> SmtpMailer:
@@ -97,7 +101,7 @@ class Post:
         )
         mailer.on_delivered = lambda *told: self.delivered.append(told)
 
-        async def wanted(*mail: Any) -> bool:
+        async def wanted(*mail: Any) -> bool | None:
             return self.wanted
 
         mailer.is_wanted = wanted
@@ -117,7 +121,7 @@ class Post:
         self.mailer.start()
 
     def now(self) -> int:
-        return START + round(self.clock.seconds() * 1000)
+        return START + self.ahead + round(self.clock.seconds() * 1000)
 
     def minutes(self, minutes: float) -> None:
         self.clock.pump([5.0] * round(minutes * 12))

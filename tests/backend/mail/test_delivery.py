@@ -12,6 +12,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import TestCase
 
+from openems.backend.mail import delivery as delivery_module
 from openems.backend.mail.delivery import Delivery, Refused, Server, Unreachable
 from services.smtpd import attempts, behave, forget, mails
 from tests.real import real
@@ -76,6 +77,12 @@ class WithServer(TestCase):
         behave(self.smtpd, "slow")
         self.assertEqual(len(await self.send()), 1)
 
+    async def test_a_server_that_looks_at_the_text_for_longer_than_all_the_rest_may_take(self) -> None:
+        """RFC 5321, 4.5.3.2.6: whoever loses patience then has the mail delivered again and again."""
+        behave(self.smtpd, "slow")
+        self.assertEqual(len(await self.send(timeout=1.9)), 1)
+        self.assertEqual(len(mails(self.smtpd)), 1)
+
     # What does not
 
     async def test_no_tls_where_it_must_be(self) -> None:
@@ -139,16 +146,66 @@ class WithServer(TestCase):
                 await self.send()
             self.assertEqual((raised.exception.code, raised.exception.permanent), (code, True))
 
+    async def test_a_server_that_takes_mails_from_known_senders_only(self) -> None:
+        """530 to the sender: no other mail would fare better, so this one is not given up."""
+        server = self.login(host="localhost", port=self.smtpd.info["starttls"], security="starttls")
+        text = await self.refused(Unreachable, **{**server, "username": "", "password": ""})
+        self.assertIn("530", text)
+
+    async def test_words_about_the_server_are_none_about_the_mail(self) -> None:
+        for command, code in (
+            (b"MAIL", 550), (b"MAIL", 451), (b"RCPT", 421), (b"RCPT", 530), (b"DATA", 421), (b".", 421)
+        ):  # fmt: skip
+            port = self.scripted({command: b"%d no" % code})
+            with self.assertRaises(Unreachable) as raised:
+                await self.send(port=port)
+            self.assertIn(str(code), str(raised.exception))
+            self.assertFalse(raised.exception.in_doubt)
+        for command, code in ((b"RCPT", 550), (b"RCPT", 450), (b"DATA", 554), (b".", 552), (b".", 451)):
+            with self.assertRaises(Refused) as refused:
+                await self.send(port=self.scripted({command: b"%d no" % code}))
+            self.assertEqual((refused.exception.code, refused.exception.permanent), (code, code >= 500))
+
+    def scripted(self, replies: dict[bytes, bytes]) -> int:
+        """A server that says 250 to all other commands."""
+        from twisted.internet.protocol import Factory
+        from twisted.protocols.basic import LineReceiver
+
+        class Scripted(LineReceiver):
+            in_text = False
+
+            def connectionMade(self) -> None:
+                self.sendLine(b"220 hello")
+
+            def lineReceived(self, line: bytes) -> None:
+                if self.in_text and line != b".":
+                    return
+                word = line[:4]
+                self.in_text = word == b"DATA" and word not in replies
+                self.sendLine(replies.get(word, b"354 go" if self.in_text else b"250 ok"))
+                if word == b"QUIT":
+                    self.transport.loseConnection()
+
+        listening = reactor.listenTCP(0, Factory.forProtocol(Scripted), interface="127.0.0.1")
+        self.addCleanup(listening.stopListening)
+        return listening.getHost().port
+
     async def test_it_closes_in_the_middle(self) -> None:
         behave(self.smtpd, "drop")
         self.assertIn("lost", await self.refused(Unreachable))
 
     async def test_it_is_silent(self) -> None:
+        self.patch(delivery_module, "WORD_SECONDS", 0.5)
         for port, mode in ((self.smtpd.info["silent"], "ok"), (self.smtpd.port, "hang")):
             behave(self.smtpd, mode)
             began = time.monotonic()
-            self.assertIn("no end", await self.refused(Unreachable, port=port, timeout=0.5))
+            with self.assertRaises(Unreachable) as raised:
+                await self.send(port=port, timeout=0.5)
+            self.assertIn("no end", str(raised.exception))
+            # What was not handed over cannot have been taken.
+            self.assertEqual(raised.exception.in_doubt, mode == "hang")
             self.assertLess(time.monotonic() - began, 5)
+        self.assertEqual(mails(self.smtpd), [])
 
     async def test_nobody_listens(self) -> None:
         with socket.socket() as free:

@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from openems.backend.mail import delivery as delivery_module
 from openems.backend.mail import smtp as smtp_module
 from openems.backend.mail.delivery import Delivery, Server
 from openems.backend.mail.message import Sender
@@ -92,7 +93,15 @@ class Moods(TestCase):
         await self.mood("drop", 1.0)
 
     async def test_it_says_nothing_after_the_text(self) -> None:
+        self.patch(delivery_module, "WORD_SECONDS", 0.7)
         await self.mood("hang", 2.0)
+
+    async def test_it_thinks_about_the_text_for_longer_than_all_the_rest_may_take(self) -> None:
+        behave(self.smtpd, "slow")
+        await self.hand_in()
+        await self.until_empty()
+        self.assert_once()
+        self.assertEqual(len([line for line in attempts(self.smtpd) if line.startswith("DATA")]), 2)
 
     async def test_never(self) -> None:
         behave(self.smtpd, "permanent")

@@ -191,7 +191,7 @@ class Harm(SynchronousTestCase):
             template="alerting_sum_state", edge_id=evil, thread=evil, date=0,
         )  # fmt: skip
 
-    def check(self, data: bytes) -> None:
+    def check(self, data: bytes, *, link: bool = True) -> None:
         data.decode("ascii")
         self.assertLess(max(map(len, data.split(b"\r\n"))), 999)
         self.assertNotIn(b"\n", data.replace(b"\r\n", b""))
@@ -200,18 +200,55 @@ class Harm(SynchronousTestCase):
             sorted(message.keys()),
             sorted(
                 ["Date", "Message-ID", "From", "To", "Reply-To", "Subject", "Auto-Submitted", "Precedence",
-                 "In-Reply-To", "References", "List-Unsubscribe", "X-OpenEMS-Template", "X-OpenEMS-Edge",
-                 "MIME-Version", "Content-Type"]
+                 "In-Reply-To", "References", *(["List-Unsubscribe"] if link else []), "X-OpenEMS-Template",
+                 "X-OpenEMS-Edge", "MIME-Version", "Content-Type"]
             ),
         )  # fmt: skip
         self.assertEqual([a.addr_spec for a in message["To"].addresses], ["mia@example.org"])
         self.assertEqual([a.addr_spec for a in message["From"].addresses], ["ems@acme.example"])
         types = [part.get_content_type() for part in message.walk()]
         self.assertEqual(types, ["multipart/alternative", "text/plain", "text/html"])
+        self.assertEqual([part.defects for part in message.walk()], [[], [], []])
+        self.assertEqual([name for name in message if message[name].defects], [])
 
     def test_names(self) -> None:
         for evil in self.EVIL:
-            self.check(self.mail(evil))
+            # No header has room for a link of thousands of characters.
+            self.check(self.mail(evil), link=len(evil) < 5000)
+
+    def test_names_of_any_length_are_one_name(self) -> None:
+        """What must be quoted in a short name must be so in one that does not fit in a line, too."""
+        for name in ("Berg, Mia", 'Anna "Anni" Berg', "Jan <jan@example.org>", "Bürger, Björn", "=?utf-8?q?x?=", "😀,"):
+            for words in (1, 4, 40):
+                long = " ".join([name] * words)
+                sender = Sender(address="ems@acme.example", name=long)
+                data = compose(
+                    TEMPLATES.render("test", sample_facts()), sender, "mia@example.org", recipient_name=long,
+                    key="0" * 32, template="test", date=0,
+                )  # fmt: skip
+                self.assertLess(max(map(len, data.split(b"\r\n"))), 79)
+                message = message_from_bytes(data, policy=default)  # type: ignore[arg-type]
+                for header, expected in (("From", "ems@acme.example"), ("To", "mia@example.org")):
+                    self.assertEqual(message[header].defects, ())
+                    (mailbox,) = message[header].addresses
+                    self.assertEqual(mailbox.addr_spec, expected)
+                    # The library puts a blank between two encoded words.
+                    self.assertEqual(mailbox.display_name.replace(" ", ""), clean(long).replace(" ", ""))
+
+    def test_ids_and_links_of_any_length_stay_what_they_are(self) -> None:
+        sender = Sender(address="ems@notifications.customer-portal.energy-company.example")
+        rendered = Templates(Oem(base_url="https://monitoring.energy-company.example/portal/with/a/long/path")).render(
+            "alerting_offline", replace(sample_facts(), edge_id="edge4711")
+        )
+        data = compose(
+            rendered, sender, "mia@example.org", key="0" * 32, template="alerting_offline", thread="t", date=0
+        )
+        link = "https://monitoring.energy-company.example/portal/with/a/long/path/device/edge4711/settings/alerting"
+        self.assertIn(f"\r\nList-Unsubscribe: <{link}>\r\n".encode(), data)
+        for header in (b"Message-ID", b"In-Reply-To", b"References"):
+            self.assertRegex(
+                data, header + rb": <[0-9a-f.thread]+@notifications.customer-portal.energy-company.example>"
+            )
 
     @given(evil=st.text(max_size=80), language=st.sampled_from(Language), name=st.sampled_from(NAMES))
     def test_any_name(self, evil: str, language: Language, name: str) -> None:
@@ -295,6 +332,15 @@ class OfAnOem(SynchronousTestCase):
             ({"de__toml": "x = ="}, "de.toml"),
             ({"en__toml": "common = 3"}, "common"),
             ({"layout__txt": "{{ nothing_like_it }}"}, "nothing_like_it"),
+            ({"en__toml": "[test]\nfact = '{{ 7 / 0 }}'\n"}, "ZeroDivisionError"),
+            ({"de__toml": "[alerting_offline]\nsujbect = 'x'\n"}, "de.toml: alerting_offline.sujbect"),
+            ({"de__toml": "[test]\ntodo = 'Call us'\n"}, "de.toml: test.todo: is no list"),
+            ({"de__toml": "[states]\nFault = 3\n"}, "de.toml: states.Fault: is no str"),
+            # Found with a reader whose name nobody knows, an edge without one.
+            ({"en__toml": "[common]\nsalutation = 'Dear {{ frist }},'\n"}, "frist"),
+            ({"layout__html": "{% if name %}{{ name }}{% else %}{{ lgoin }}{% endif %}"}, "lgoin"),
+            ({"layout__txt": "{{ edge_name or egde_id }}"}, "egde_id"),
+            ({"layout__txt": "{% if badge and state == words.ok %}{% endif %}"}, "ok"),
             ({"layout__html": "{% if %}"}, "TemplateSyntaxError"),
             ({"en__toml": "[test]\nfact = \"{{ ''.__class__.__mro__[1].__subclasses__() }}\"\n"}, "SecurityError"),
         ):
@@ -303,3 +349,15 @@ class OfAnOem(SynchronousTestCase):
             self.assertRegex(str(raised.exception), said)
         with self.assertRaises(BadTemplates):
             Templates(OEM, "/nowhere/at/all")
+        folder = self.folder()
+        Path(folder, "layout.txt").write_bytes(b"\xff\xfe")
+        with self.assertRaisesRegex(BadTemplates, "UnicodeDecodeError"):
+            Templates(OEM, folder)
+
+    def test_words_of_its_own(self) -> None:
+        """For a layout of its own."""
+        folder = self.folder(
+            layout__txt="{{ fact }} {{ words.hotline }}",
+            **{f"{language.value.lower()}__toml": "[common]\nhotline = '0123'\n" for language in Language},
+        )
+        self.assertTrue(Templates(OEM, folder).render("test", sample_facts()).text.endswith(" 0123\n"))
