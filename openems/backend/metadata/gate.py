@@ -78,7 +78,7 @@ class Gate:
             self._throttle.refused(attempt.key, now())
             raise self.refusal() from None
         except Unverified:
-            self._throttle.succeeded(attempt.login, attempt.address)
+            self._throttle.unverified(attempt.login, attempt.address)
             raise OpenemsError(errors.COMMON_SERVICE_NOT_AVAILABLE) from None
         finally:
             self._waiting.leave(attempt.address, suspect=suspect)

@@ -126,6 +126,15 @@ class Throttle:
         self._addresses.take_back(address, all_of_them=False)
         self._logins.take_back(login, all_of_them=False)
 
+    def unverified(self, login: str, address: str) -> None:
+        """Nobody could tell: as if this attempt had not been made."""
+        for table, key in (
+            (self._pairs, f"{login}\n{address}"),
+            (self._addresses, address),
+            (self._logins, login),
+        ):
+            table.take_back(key, all_of_them=False)
+
     def refused(self, attempt: bytes, now: float) -> None:
         self._refused.pop(attempt, None)
         self._refused[attempt] = now

@@ -33,6 +33,16 @@ class TestThrottle(SynchronousTestCase):
             table.succeeded("mia", "1.2.3.4")
         self.assertEqual(table.begin("mia", "1.2.3.4", 0), 0)
 
+    def test_what_nobody_could_tell_counts_for_nothing(self) -> None:
+        """Neither as wrong, nor to take back wrong ones."""
+        table = Throttle()
+        for _ in range(3):
+            table.begin("mia", "1.2.3.4", 0)
+        for _ in range(100):
+            self.assertEqual(table.begin("mia", "1.2.3.4", 0), 0.5)
+            table.unverified("mia", "1.2.3.4")
+        self.assertEqual(table.begin("mia", "1.2.3.4", 0), 0.5)
+
     def test_own_account_buys_no_attempts_on_others(self) -> None:
         table = Throttle()
         for n in range(20):
