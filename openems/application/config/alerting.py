@@ -56,7 +56,10 @@ class MailSmtp(Section, frozen=True):
         str, Meta(description='Authority to trust instead of the machine\'s own, PEM: `{ file = "ca.pem" }`.')
     ] = ""
     helo: Annotated[str, Meta(description="Name said to the server; empty: the domain of `fromAddress`.")] = ""
-    timeout: Annotated[int, Meta(ge=5, le=600, description="Seconds for one mail, all of it.")] = 60
+    timeout: Annotated[
+        int,
+        Meta(ge=5, le=600, description="Seconds until the server has a mail; for its word on it another ten minutes."),
+    ] = 60
     from_name: Annotated[str, Meta(description="Name of the sender; empty: `oem`.")] = ""
     reply_to: Annotated[str, Meta(description="Where replies go; empty: the sender.")] = ""
     envelope_sender: Annotated[str, Meta(description="Where bounces go; empty: the sender.")] = ""

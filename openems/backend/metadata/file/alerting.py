@@ -124,11 +124,14 @@ class Alerting:
         information = self._users.information(user)
         made = self._users.made(user)
         timezone = made.settings.get("timezone")
+        names = information.get("firstname") or "", information.get("lastname") or ""
+        if not any(names) and made.name != user.login:
+            names = made.name, ""
         return MailRecipient(
             login=user.login,
             address=address,
-            firstname=information.get("firstname") or "",
-            lastname=information.get("lastname") or "",
+            firstname=names[0],
+            lastname=names[1],
             language=made.language,
             timezone=timezone if isinstance(timezone, str) else None,
         )

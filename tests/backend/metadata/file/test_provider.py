@@ -363,6 +363,20 @@ class TestState(ProviderTestCase):
             },
         )
 
+    def test_names_in_mails(self) -> None:
+        body = copy.deepcopy(EXAMPLE)
+        body["users"]["jan"] = {"name": "Jan Weit", "information": {"email": "jan@example.org"}, "roles": {"*": "admin"}}
+        body["users"]["ops@example.org"] = {"roles": {"*": "admin"}}
+        self.write(body)
+        provider = self.start()
+        names = {}
+        for login in ("mia@example.org", "jan", "ops@example.org"):
+            recipient = self.get(provider.mail_recipient(login, None))
+            names[login] = recipient.firstname, recipient.lastname
+        self.assertEqual(
+            names, {"mia@example.org": ("Mia", "Berg"), "jan": ("Jan Weit", ""), "ops@example.org": ("", "")}
+        )
+
     def test_answer_waits_for_the_disk(self) -> None:
         disk: list[tuple[Callable[[], Any], Deferred[Any]]] = []
         provider = self.start()
