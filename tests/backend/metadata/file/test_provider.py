@@ -365,7 +365,11 @@ class TestState(ProviderTestCase):
 
     def test_names_in_mails(self) -> None:
         body = copy.deepcopy(EXAMPLE)
-        body["users"]["jan"] = {"name": "Jan Weit", "information": {"email": "jan@example.org"}, "roles": {"*": "admin"}}
+        body["users"]["jan"] = {
+            "name": "Jan Weit",
+            "information": {"email": "jan@example.org"},
+            "roles": {"*": "admin"},
+        }
         body["users"]["ops@example.org"] = {"roles": {"*": "admin"}}
         self.write(body)
         provider = self.start()
