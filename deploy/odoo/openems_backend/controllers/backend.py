@@ -1,4 +1,5 @@
 import json
+import re
 
 from odoo import fields, http
 from odoo.osv import expression
@@ -65,6 +66,8 @@ class OpenemsBackend(http.Controller):
     def _domain(query, search):
         domains = []
         if query:
+            # Text, no pattern.
+            query = re.sub(r"([\\%_])", r"\\\1", str(query))
             domains.append(expression.OR([[(name, "ilike", query)] for name in ("name", "comment", "producttype")]))
         if search.get("producttype"):
             domains.append([("producttype", "in", search["producttype"])])

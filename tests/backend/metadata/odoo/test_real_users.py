@@ -158,6 +158,17 @@ class Addon(OdooCase):
         for field in ("apikey", "setup_password"):
             with self.assertRaises(xmlrpc.client.Fault):
                 ask("openems.device", "read", [mine], fields=[field])
+            # Nor letter by letter.
+            for model, path in (
+                ("openems.device", field),
+                ("openems.device", f"user_role_ids.device_id.{field}"),
+                ("openems.device_user_role", f"device_id.{field}"),
+                ("res.users", f"device_role_ids.device_id.{field}"),
+            ):
+                for method, more in (("search", []), ("read_group", [["id"], []])):
+                    with self.assertRaises(xmlrpc.client.Fault, msg=f"{model} {path} {method}"):
+                        ask(model, method, [[path, "=like", "%"]], *more)
+            self.assertTrue(self.inside.execute("openems.device", "search", [[field, "!=", False]]))
         self.inside.execute("openems.setup_protocol", "create", {"device_id": other})
         self.assertEqual(ask("openems.setup_protocol", "search", []), [])
         self.assertEqual(ask("stock.lot", "search", []), [])
@@ -221,6 +232,11 @@ class Roles(OdooCase):
         self.assertEqual(len(await ids()), 5)
         self.assertEqual(len(await ids(query="HAUS")), 4)
         self.assertEqual(await ids(producttype=["typ-y"]), [metadata.table.name(other)])
+        for query in ("%", "_", "\\"):
+            self.assertEqual(await ids(query=query), [])
+            self.inside.execute("openems.device", "write", [other], {"comment": f"a{query}b"})
+            self.assertEqual(await ids(query=f"A{query}B"), [metadata.table.name(other)])
+            self.inside.execute("openems.device", "write", [other], {"comment": ""})
         descending = [OrderItem("sumState", True), OrderItem("id", False)]
         self.assertEqual(
             await ids(query="haus", order=descending), [devices[s] for s in ("fault", "warning", "info", None)]
