@@ -168,6 +168,14 @@ class Addon(OdooCase):
                 for method, more in (("search", []), ("read_group", [["id"], []])):
                     with self.assertRaises(xmlrpc.client.Fault, msg=f"{model} {path} {method}"):
                         ask(model, method, [[path, "=like", "%"]], *more)
+            # Nor by order or in groups.
+            for method, arguments, options in (
+                ("search", [[]], {"order": f"{field} desc"}),
+                ("read_group", [[], ["id"], [field]], {}),
+                ("read_group", [[], [f"secret:max({field})"], ["producttype"]], {}),
+            ):
+                with self.assertRaisesRegex(xmlrpc.client.Fault, field, msg=f"{method} {arguments} {options}"):
+                    ask("openems.device", method, *arguments, **options)
             self.assertTrue(self.inside.execute("openems.device", "search", [[field, "!=", False]]))
         self.inside.execute("openems.setup_protocol", "create", {"device_id": other})
         self.assertEqual(ask("openems.setup_protocol", "search", []), [])
