@@ -87,8 +87,8 @@ class Device(models.Model):
             raise UserError(_("The name of an edge cannot be changed: its history is kept under it."))
         return super().write(vals)
 
-    # Odoo 14 guards fields with groups where they are read, but not where they are searched, grouped or ordered by: that
-    # tells them, too, if only letter by letter. Paths from other models lead here as well.
+    # Odoo 14 guards fields with groups where they are read, but not where they are searched, grouped or ordered by:
+    # that tells them, too, if only letter by letter. Paths from other models lead here as well.
 
     @api.model
     def _where_calc(self, domain, active_test=True):
