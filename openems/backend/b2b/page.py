@@ -35,10 +35,10 @@ START = b"""SwaggerUIBundle({
 _TYPES = {"swagger-ui.css": b"text/css", "swagger-ui-bundle.js": b"text/javascript"}
 
 
-def file(name: str) -> tuple[bytes, bytes] | None:
-    """One of Swagger UI's files: type and content."""
+def file(name: str) -> tuple[bytes, Path] | None:
+    """One of Swagger UI's files: type and where it is."""
     # Found without being imported: its code is for servers of other kinds.
     spec = find_spec("swagger_ui")
     if name not in _TYPES or spec is None or not spec.submodule_search_locations:
         return None
-    return _TYPES[name], Path(spec.submodule_search_locations[0], "static", name).read_bytes()
+    return _TYPES[name], Path(spec.submodule_search_locations[0], "static", name)

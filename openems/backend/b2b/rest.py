@@ -33,7 +33,7 @@ from openems.backend.b2b import envelope, openapi, page
 from openems.backend.b2b.credentials import Credentials, rest_credentials
 from openems.backend.b2b.deadline import within
 from openems.backend.b2b.methods import label
-from openems.backend.b2b.site import MAX_BODY, RETRY_AFTER, RestRequest, RestSite, error_body, too_large
+from openems.backend.b2b.site import MAX_BODY, RETRY_AFTER, RestRequest, RestSite, error_body, too_large, unsent
 from openems.backend.interfaces import IDebugLoggable, IJsonRpcRequestHandler, IMetadata
 from openems.backend.models import User
 from openems.common import errors, jsonrpc
@@ -53,6 +53,11 @@ MAX_RUNNING_OF_USER = 200
 #: Seconds the last replies have to leave at the end.
 FLUSH = 1.0
 FLUSH_STEP = 0.05
+#: Bytes of a file that are sent together, seconds until it is looked first whether they were taken, and in which they
+#: have to be.
+FILE_PART = 128 * 1024
+FILE_STEP = 0.005
+FILE_SECONDS = 30.0
 
 #: Types of a body that a browser sends to other sites without asking first; nobody who asks gets leave.
 _UNASKED = frozenset({"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
@@ -186,12 +191,25 @@ class Backend2BackendRest:
         return _text(request, b"text/javascript", page.START)
 
     @_route("/docs/<name>", "GET")
-    def get_docs_file(self, request: RestRequest, name: str) -> bytes:
-        file = page.file(name)
-        if file is None:
+    async def get_docs_file(self, request: RestRequest, name: str) -> bytes:
+        found = page.file(name)
+        if found is None:
             raise NotFound
+        kind, path = found
+        request.setHeader(b"content-type", kind)
+        request.setHeader(b"content-length", b"%d" % path.stat().st_size)
         request.setHeader(b"cache-control", b"max-age=3600")
-        return _text(request, *file)
+        with path.open("rb") as file:
+            while part := file.read(FILE_PART):
+                request.write(part)
+                # Strangers who do not read it must not make us keep all of it.
+                pause, end = FILE_STEP, self._reactor.seconds() + FILE_SECONDS
+                while request.channel is not None and unsent(request.channel.transport):
+                    if self._reactor.seconds() > end:
+                        request.channel.transport.abortConnection()
+                    await deferLater(self._reactor, pause)
+                    pause = min(1.0, 2 * pause)
+        return b""
 
     @_failing(HTTPException)
     def no_such(self, request: RestRequest, failure: Any) -> bytes:

@@ -197,13 +197,13 @@ class _Channel(_HTTPChannel):
         super().dataReceived(data)
 
     def timeoutConnection(self) -> None:
-        unsent = _unsent(self.transport)
-        if unsent and (self._left is None or unsent < self._left):
-            self._left = unsent
+        left = unsent(self.transport)
+        if left and (self._left is None or left < self._left):
+            self._left = left
         elif self.transport.disconnecting:
             self.transport.abortConnection()
             return
-        elif self.began is not None and not unsent:
+        elif self.began is not None and not left:
             self.refuse(408, "Request Timeout", generic(f"Half a request, and then nothing for {IDLE:g} seconds"))
         else:
             self.loseConnection()
@@ -249,7 +249,7 @@ class _Channel(_HTTPChannel):
         self.setTimeout(IDLE)
 
 
-def _unsent(transport: Any) -> int:
+def unsent(transport: Any) -> int:
     """Bytes that the client has not taken yet."""
     return (
         len(getattr(transport, "dataBuffer", b""))

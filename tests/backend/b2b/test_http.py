@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,8 +76,6 @@ class HttpTest(SynchronousTestCase):
         reply = self.world.ask(method="GET", path="/docs", auth=None)
         self.assertEqual(reply.headers["content-type"], "text/html; charset=utf-8")
         self.assertIn("default-src 'none'", reply.headers["content-security-policy"])
-        for link in re.findall('(?:src|href)="([^"]+)"', reply.body.decode()):
-            self.assertEqual(self.world.ask(method="GET", path=f"/{link}", auth=None).status, 200, link)
         for path in ("/docs/swagger-ui.js", "/docs/..%2fcore.py", "/docs/swagger-ui.css/x"):
             self.assertEqual(self.world.ask(method="GET", path=path, auth=None).status, 404, path)
 

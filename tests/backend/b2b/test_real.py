@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import sys
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -22,6 +23,8 @@ from twisted.web.client import Agent, HTTPConnectionPool
 from openems.application import config
 from openems.application.backend import Backend
 from openems.application.service import embedded, now_milliseconds
+from openems.backend.b2b import rest as rest_module
+from openems.backend.b2b.site import unsent
 from openems.backend.metadata.file.demo import create_demo_file
 from openems.common.errors import OpenemsError
 from openems.common.jsonrpc import Notification, Request, loads, raw
@@ -301,6 +304,34 @@ print(json.dumps(seen))
         health = self.backend.health()
         self.assertTrue(health["backend2backend.rest"].ok)
         self.assertTrue(health["backend2backend.websocket 2"].ok)
+
+    async def test_files_of_the_page(self) -> None:
+        """Whole for who reads them; for who does not little of them waits, and not for long."""
+        self.patch(rest_module, "FILE_SECONDS", 1.5)
+        base = f"http://127.0.0.1:{self.rest}"
+        page = await (await self.treq.get(f"{base}/docs")).text()
+        for link in re.findall('(?:src|href)="([^"]+)"', page):
+            reply = await self.treq.get(f"{base}/{link}", timeout=20)
+            self.assertEqual((reply.code, len(await reply.content())), (200, reply.length), link)
+        rest = self.backend.b2b.rest
+        assert rest is not None
+        strangers = [socket.socket() for _ in range(5)]
+        for stranger in strangers:
+            self.addCleanup(stranger.close)
+            stranger.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await deferToThread(stranger.connect, ("127.0.0.1", self.rest))
+            # More than the kernel takes.
+            stranger.sendall(b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 10)
+        await deferred_later(0.5)
+        waiting = [unsent(channel.transport) for channel in rest.site.channels]
+        self.assertGreaterEqual(sum(map(bool, waiting)), 5)
+        self.assertLess(max(waiting), 256 * 1024)
+        strangers[0].close()
+        for _ in range(200):
+            if not any(unsent(channel.transport) for channel in rest.site.channels):
+                break
+            await deferred_later(0.1)
+        self.assertLessEqual(len(rest.site.channels), 1)
 
     async def test_page(self) -> None:
         """In a browser that may load nothing but from here."""
